@@ -1,0 +1,121 @@
+/*
+ * page.c
+ *		A page of a relation file on its way between the server and the disk.
+ */
+#include <config.h>
+
+#include <string.h>
+
+#include "page.h"
+
+#define PD_CHECKSUM_OFFSET	8	/* u16 in the machine's byte order */
+#define ZERO_CHUNK			64	/* bytes looked at between two decisions */
+
+static void
+put_u32(uint8_t *to, uint32_t value)
+{
+	to[0] = (uint8_t) (value >> 24);
+	to[1] = (uint8_t) (value >> 16);
+	to[2] = (uint8_t) (value >> 8);
+	to[3] = (uint8_t) value;
+}
+
+/*
+ * Only what stays the same when the page is copied to another server or tablespace may be in the tweak.
+ */
+static void
+make_tweak(const struct tde_page_id *id, uint8_t tweak[16])
+{
+	put_u32(tweak, id->database);
+	put_u32(tweak + 4, id->relation);
+	put_u32(tweak + 8, id->fork);
+	put_u32(tweak + 12, id->block);
+}
+
+static uint16_t
+get_checksum(const uint8_t *page)
+{
+	uint16_t	checksum;
+
+	memcpy(&checksum, page + PD_CHECKSUM_OFFSET, sizeof(checksum));
+	return checksum;
+}
+
+static void
+set_checksum(uint8_t *page, uint16_t checksum)
+{
+	memcpy(page + PD_CHECKSUM_OFFSET, &checksum, sizeof(checksum));
+}
+
+bool
+tde_page_is_zero(const uint8_t *page)
+{
+	/* Nearly every page differs from zero in its first bytes: one chunk decides. */
+	for (size_t i = 0; i < TDE_PAGE_SIZE; i += ZERO_CHUNK)
+	{
+		uint64_t	words[ZERO_CHUNK / sizeof(uint64_t)];
+		uint64_t	any = 0;
+
+		memcpy(words, page + i, ZERO_CHUNK);
+		for (size_t w = 0; w < ZERO_CHUNK / sizeof(uint64_t); w++)
+			any |= words[w];
+		if (any != 0)
+			return false;
+	}
+	return true;
+}
+
+enum tde_page_result
+tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums, const uint8_t *in, uint8_t *out)
+{
+	uint8_t		tweak[16];
+
+	/*
+	 * Another process may set hint bits in the caller's buffer at any time.  That is harmless in a copy made
+	 * once, but a page read twice could get a checksum that does not fit its bytes.
+	 */
+	memcpy(out, in, TDE_PAGE_SIZE);
+	if (tde_page_is_zero(out))
+		return TDE_PAGE_ZERO;
+
+	make_tweak(id, tweak);
+	if (tde_xts_encrypt(xts, tweak, out + TDE_PAGE_CLEAR, out + TDE_PAGE_CLEAR,
+						TDE_PAGE_SIZE - TDE_PAGE_CLEAR) != 0)
+		return TDE_PAGE_FAILED;
+	if (checksums)
+		set_checksum(out, tde_page_checksum(out, id->block));
+	return TDE_PAGE_OK;
+}
+
+enum tde_page_result
+tde_page_decrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums, uint8_t *page)
+{
+	uint8_t		tweak[16];
+	bool		intact = true;
+	uint16_t	checksum;
+
+	if (tde_page_is_zero(page))
+		return TDE_PAGE_ZERO;
+
+	if (checksums)
+		intact = get_checksum(page) == tde_page_checksum(page, id->block);
+	make_tweak(id, tweak);
+	if (tde_xts_decrypt(xts, tweak, page + TDE_PAGE_CLEAR, page + TDE_PAGE_CLEAR,
+						TDE_PAGE_SIZE - TDE_PAGE_CLEAR) != 0)
+		return TDE_PAGE_FAILED;
+	if (!checksums)
+		return TDE_PAGE_OK;
+
+	checksum = tde_page_checksum(page, id->block);
+	if (!intact)
+	{
+		/*
+		 * The server must find the damage by its own check, and act on it as it is set to.  Leaving the
+		 * disk's value would agree with the plaintext once in 65535 pages.  Zero is not used, because a
+		 * checksum is never zero and a reader could take it to mean that there is none.
+		 */
+		checksum = (checksum ^ 1) != 0 ? checksum ^ 1 : checksum + 2;
+	}
+	set_checksum(page, checksum);
+	return intact ? TDE_PAGE_OK : TDE_PAGE_CHECKSUM;
+}
