@@ -1,0 +1,192 @@
+# lib-setup.sh
+#		What contrib/quickstart and contrib/run-tests do before their own work:
+#		packages, an unprivileged user, a copy of the sources, the build, and a
+#		temporary installation.  To be sourced by bash; it starts nothing by itself.
+#
+# The caller sets progname.  Nothing here writes into the checkout, into the
+# server's own folders or below /usr/local.
+
+# The one place that lists what Debian 12 has to provide.
+setup_build_packages="build-essential autoconf automake libtool pkg-config libssl-dev libpq-dev
+	check libjansson-dev postgresql-15 postgresql-client-15 postgresql-server-dev-15 procps"
+setup_test_packages="libipc-run-perl libio-pty-perl openssh-server openssh-client mandoc python3"
+
+# Who runs the servers when root starts us: PostgreSQL refuses to run as root.
+setup_user=${PGX_TEST_USER:-pgxtest}
+
+# The pg_config of the major version that the module is for; the one in PATH may be of another.
+setup_pg_config=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+
+say()
+{
+	printf '%s\n' "$*"
+}
+
+die()
+{
+	printf '%s: error: %s\n' "$progname" "$*" >&2
+	exit 1
+}
+
+# Run a command with its output in a file; show the end of it if the command fails.
+setup_logged()
+{
+	local what=$1 log=$2
+	shift 2
+	if ! "$@" >>"$log" 2>&1; then
+		printf '%s\n' "--- the last lines of $log:" >&2
+		tail -n 60 "$log" >&2
+		die "could not $what"
+	fi
+}
+
+# Install what is missing of the packages named.  Takes the mirror from apt's own configuration.
+setup_packages()
+{
+	local package missing="" as_root=""
+
+	if ! command -v dpkg-query >/dev/null; then
+		say "This is not a Debian system: configure will name what is missing."
+		return 0
+	fi
+	for package in "$@"; do
+		case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) in
+			installed) ;;
+			*) missing="$missing $package" ;;
+		esac
+	done
+	[ -n "$missing" ] || return 0
+
+	if [ "$(id -u)" -ne 0 ]; then
+		# sudo may ask for a password, but only where somebody can answer.
+		if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+			as_root=sudo
+		else
+			die "packages are missing, and neither root nor sudo is there to install them; have this run:
+  apt-get update && apt-get install --no-install-recommends$missing"
+		fi
+	fi
+	say "Installing:$missing"
+	$as_root apt-get -q update >/dev/null || die "could not update the package lists (apt-get update)"
+	# shellcheck disable=SC2086 # both are lists of words
+	$as_root env DEBIAN_FRONTEND=noninteractive \
+		apt-get -q install -y --no-install-recommends $missing >/dev/null ||
+		die "could not install the packages:$missing"
+}
+
+# Make the unprivileged user if there is none.  Auto-open keeps its host secret in the home directory,
+# so it has to be a real one.
+setup_make_user()
+{
+	if ! getent passwd "$setup_user" >/dev/null; then
+		say "Making the system user \"$setup_user\": PostgreSQL refuses to run as root."
+		useradd --system --create-home --shell /bin/sh "$setup_user" ||
+			die "could not make the user \"$setup_user\""
+	fi
+	[ -d "$(setup_home_of "$setup_user")" ] ||
+		die "the user \"$setup_user\" has no home directory"
+}
+
+setup_home_of()
+{
+	getent passwd "$1" | cut -d: -f6
+}
+
+# Run a command as another user with an environment that has nothing of root's in it.
+setup_as_user()
+{
+	local user=$1
+	shift
+	runuser -u "$user" -- env -i \
+		HOME="$(setup_home_of "$user")" USER="$user" LOGNAME="$user" \
+		PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
+		LANG="${LANG:-C.UTF-8}" ${TERM:+TERM="$TERM"} \
+		${CC:+CC="$CC"} ${CFLAGS:+CFLAGS="$CFLAGS"} ${TMPDIR:+TMPDIR="$TMPDIR"} \
+		${PG_CONFIG:+PG_CONFIG="$PG_CONFIG"} \
+		"$@"
+}
+
+# A new folder for everything that follows.  The path is short, because a socket's path may not be long.
+# Others may pass through it but not list it: a second user is let into one folder of quickstart.
+setup_make_work()
+{
+	work=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX") || die "could not make a temporary directory"
+	work=$(cd "$work" && pwd -P)
+	chmod 711 "$work"
+}
+
+# Copy the checkout as it is (what git knows or would add; without git, all but build products).  The copy
+# is what is built, so a checkout that is read-only, another user's or configured in place will do.
+setup_copy_sources()
+{
+	local from=$1 to=$2 name
+
+	mkdir -p "$to"
+	if [ -e "$from/.git" ] && command -v git >/dev/null; then
+		(cd "$from" && git -c safe.directory='*' ls-files -z --cached --others --exclude-standard |
+			while IFS= read -r -d '' name; do
+				# A file that was removed but not yet from the index is no error.
+				if [ -e "$name" ] || [ -L "$name" ]; then printf '%s\0' "$name"; fi
+			done |
+			tar -c --null -T - -f -) | tar -x -C "$to" -f -
+	else
+		(cd "$from" && tar -c --exclude=.git --exclude='*.o' --exclude='*.lo' --exclude='*.la' \
+			--exclude=.libs --exclude=.deps --exclude=config.status --exclude=Makefile \
+			--exclude=config.h --exclude=autom4te.cache -f - .) | tar -x -C "$to" -f -
+	fi
+	[ -f "$to/configure.ac" ] || die "could not copy the sources from \"$from\""
+}
+
+# Build $work/src in $work/build and install it into $work/inst.
+setup_build()
+{
+	local log=$work/build.log jobs
+
+	jobs=$(nproc 2>/dev/null || echo 1)
+	[ -x "$setup_pg_config" ] || setup_pg_config=$(command -v pg_config || true)
+	[ -n "$setup_pg_config" ] || die "could not find pg_config; install the package postgresql-server-dev-15"
+
+	setup_logged "create configure" "$log" autoreconf -fi "$work/src"
+	mkdir -p "$work/build"
+	cd "$work/build"
+	setup_logged "configure" "$log" ../src/configure --with-pg-config="$setup_pg_config" "$@"
+	setup_logged "build" "$log" make -j"$jobs"
+	setup_copy_server "$work/inst"
+	setup_logged "install" "$log" make install DESTDIR="$work/inst"
+	cd "$work"
+}
+
+# PostgreSQL 15 loads modules and extensions from its own folders only, and those are root's.  But its tree
+# may be moved as a whole: postgres finds its other files relative to itself.  So copy the distribution's
+# files, unmodified, to where our files can be installed beside them.
+setup_copy_server()
+{
+	local to=$1 bindir sharedir top
+
+	bindir=$("$setup_pg_config" --bindir)
+	sharedir=$("$setup_pg_config" --sharedir)
+	top=$(dirname "$bindir")
+	[ -x "$bindir/postgres" ] || die "could not find the server in \"$bindir\"; install the package postgresql-15"
+	mkdir -p "$to$top" "$to$sharedir"
+	# Symbolic links are followed: one that points out of the tree would lead back to the original.
+	cp -RL "$top/." "$to$top/" || die "could not copy the server's programs"
+	cp -RL "$sharedir/." "$to$sharedir/" 2>>"$work/build.log" || true
+	[ -f "$to$sharedir/postgres.bki" ] || die "could not copy the server's files from \"$sharedir\""
+	setup_bindir=$to$bindir
+	[ "$("$setup_bindir/pg_config" --pkglibdir)" = "$to$("$setup_pg_config" --pkglibdir)" ] ||
+		die "the copied server does not look for its modules beside itself"
+	cmp -s "$bindir/postgres" "$setup_bindir/postgres" || die "the copied server differs from the installed one"
+}
+
+# Environment of everything that uses the temporary installation.
+setup_env()
+{
+	export TMP_INSTALL=$work/inst
+	export PGX_SHIM_DIR=$TMP_INSTALL/usr/local/libexec/pgx
+	export LD_LIBRARY_PATH=$TMP_INSTALL/usr/local/lib
+	export PATH=$TMP_INSTALL/usr/local/bin:$setup_bindir:$PATH
+	export TMPDIR=$work/tmp
+	mkdir -p "$TMPDIR"
+	# What the user's own environment says about servers is not for these.
+	unset PGHOST PGPORT PGUSER PGDATABASE PGDATA PGSERVICE PGSERVICEFILE PGPASSFILE PGOPTIONS PGX_SERVERS
+}
