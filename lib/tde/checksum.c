@@ -2,8 +2,8 @@
  * checksum.c
  *		PostgreSQL's page checksum, computed as the server computes it.
  *
- * The page is a table of 64 rows by 32 columns of 32-bit words in the machine's byte order.  Each column
- * is hashed by itself, with a variant of FNV-1a whose step is
+ * The page is a table of 64 rows by 32 columns of 32-bit words in the machine's byte order.  Each
+ * column is hashed by itself, with a variant of FNV-1a whose step is
  *
  *		t = hash ^ word;  hash = t * 16777619 ^ t >> 17
  *
@@ -11,9 +11,9 @@
  * together and the block number is xor'ed in; the remainder by 65535, plus one, is the checksum.
  * pd_checksum itself counts as zero.
  *
- * With checksums on, a page that is read is hashed three times: its ciphertext and its plaintext by us,
- * and the plaintext again by the server.  Hence the version with AVX2, which is about four times as fast as
- * the other.  Both read unaligned pages.
+ * With checksums on, a page that is read is hashed three times: its ciphertext and its plaintext
+ * by us, and the plaintext again by the server.  Hence the version with AVX2, which is about four
+ * times as fast as the other.  Both read unaligned pages.
  */
 #include <config.h>
 
@@ -93,8 +93,8 @@ load_avx2(const void *from)
 }
 
 /*
- * Four registers hold the 32 columns.  A multiplication takes about ten cycles but a new one can begin
- * every other cycle, so it matters that the four do not wait for each other.
+ * Four registers hold the 32 columns.  A multiplication takes about ten cycles but a new one can
+ * begin every other cycle, so it matters that the four do not wait for each other.
  */
 AVX2 static uint32_t
 hash_avx2(const uint8_t *first, const uint8_t *page)

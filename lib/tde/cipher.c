@@ -39,7 +39,8 @@ static const struct
 #define ALGORITHM_COUNT		(sizeof(algorithms) / sizeof(algorithms[0]))
 
 /*
- * XTS runs AES in both directions.  Turning one context round would expand the key again, so there are two.
+ * XTS runs AES in both directions.  Turning one context round would expand the key again, so there
+ * are two.
  */
 struct tde_xts
 {
@@ -147,8 +148,8 @@ tde_xts_new(enum tde_algorithm alg, const uint8_t *key)
 		return NULL;
 
 	/*
-	 * With equal halves XTS is open to an attack, and FIPS 140-2 IG A.9 forbids them.  libcrypto refuses
-	 * them for encryption, but for decryption in FIPS mode only.
+	 * With equal halves XTS is open to an attack, and FIPS 140-2 IG A.9 forbids them.  libcrypto
+	 * refuses them for encryption, but for decryption in FIPS mode only.
 	 */
 	if (CRYPTO_memcmp(key, key + half, half) == 0)
 		return NULL;

@@ -31,7 +31,9 @@ enum tde_keytable_status
 	TDE_KEYTABLE_EDAMAGED = 4,	/* truncated, extended, out of range, or MAC or unwrap fails */
 	TDE_KEYTABLE_ECRYPTO = 5,	/* libcrypto failed */
 	TDE_KEYTABLE_EFULL = 6,		/* no room for another entry */
-	TDE_KEYTABLE_ENOENT = 7		/* no such entry */
+	TDE_KEYTABLE_ENOENT = 7,	/* no such entry */
+	TDE_KEYTABLE_ECLOSED = 8,	/* needs tde_keytable_open() or, on a new table, tde_keytable_rewrap() first */
+	TDE_KEYTABLE_EINVAL = 9		/* kind, oid and algorithm that do not go together */
 };
 
 /* Numbers are on disk. */
@@ -91,6 +93,7 @@ extern enum tde_keytable_status tde_keytable_set_keystore(tde_keytable *kt, uint
 
 /*
  * The file's bytes, with the generation raised by one first; *ret_buf is malloc'ed, the caller frees it (ciphertext).
+ * Entries are in ascending order of kind and oid, in the file and in memory.
  */
 extern enum tde_keytable_status tde_keytable_serialize(tde_keytable *kt, uint8_t **ret_buf, size_t *ret_len);
 

@@ -21,7 +21,8 @@ put_u32(uint8_t *to, uint32_t value)
 }
 
 /*
- * Only what stays the same when the page is copied to another server or tablespace may be in the tweak.
+ * Only what stays the same when the page is copied to another server or tablespace may be in the
+ * tweak.
  */
 static void
 make_tweak(const struct tde_page_id *id, uint8_t tweak[16])
@@ -66,13 +67,14 @@ tde_page_is_zero(const uint8_t *page)
 }
 
 enum tde_page_result
-tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums, const uint8_t *in, uint8_t *out)
+tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums,
+				 const uint8_t *in, uint8_t *out)
 {
 	uint8_t		tweak[16];
 
 	/*
-	 * Another process may set hint bits in the caller's buffer at any time.  That is harmless in a copy made
-	 * once, but a page read twice could get a checksum that does not fit its bytes.
+	 * Another process may set hint bits in the caller's buffer at any time.  That is harmless in a
+	 * copy made once, but a page read twice could get a checksum that does not fit its bytes.
 	 */
 	memcpy(out, in, TDE_PAGE_SIZE);
 	if (tde_page_is_zero(out))
@@ -110,9 +112,10 @@ tde_page_decrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums, uin
 	if (!intact)
 	{
 		/*
-		 * The server must find the damage by its own check, and act on it as it is set to.  Leaving the
-		 * disk's value would agree with the plaintext once in 65535 pages.  Zero is not used, because a
-		 * checksum is never zero and a reader could take it to mean that there is none.
+		 * The server must find the damage by its own check, and act on it as it is set to.
+		 * Leaving the disk's value would agree with the plaintext once in 65535 pages.  Zero is
+		 * not used, because a checksum is never zero and a reader could take it to mean that there
+		 * is none.
 		 */
 		checksum = (checksum ^ 1) != 0 ? checksum ^ 1 : checksum + 2;
 	}

@@ -2,9 +2,9 @@
  * wal.c
  *		A page of WAL on its way between the server and the disk.
  *
- * The keystream of a byte depends on its LSN, the timeline and the page's epoch, and on
- * nothing else.  So any part of a page can be transformed alone, a longer prefix of a page leaves the bytes of a
- * shorter one as they were, and every server that holds a page holds the same bytes.
+ * The keystream of a byte depends on its LSN, the timeline and the page's epoch, and on nothing
+ * else.  So any part of a page can be transformed alone, a longer prefix of a page leaves the
+ * bytes of a shorter one as they were, and every server that holds a page holds the same bytes.
  */
 #include <config.h>
 
@@ -41,7 +41,8 @@ get_u32(const uint8_t *from)
 static bool
 header_ok(const struct tde_wal_header *header)
 {
-	return (header->header_len == TDE_WAL_SHORT_HEADER || header->header_len == TDE_WAL_LONG_HEADER) &&
+	return (header->header_len == TDE_WAL_SHORT_HEADER ||
+			header->header_len == TDE_WAL_LONG_HEADER) &&
 		header->address % TDE_WAL_PAGE_SIZE == 0;
 }
 
@@ -117,19 +118,21 @@ tde_wal_used(const uint8_t *page)
 }
 
 int
-tde_wal_page_encrypt(tde_ctr *ctr, const struct tde_wal_header *header, size_t valid_len, uint8_t *page)
+tde_wal_page_encrypt(tde_ctr *ctr, const struct tde_wal_header *header, size_t valid_len,
+					 uint8_t *page)
 {
 	/*
-	 * The reader finds the end of the encrypted part by the zero words after it.  An end inside a word would
-	 * have it decrypt the zeros that fill that word up.  The server's insert position never is there.
+	 * The reader finds the end of the encrypted part by the zero words after it.  An end inside a
+	 * word would have it decrypt the zeros that fill that word up.  The server's insert position
+	 * never is there.
 	 */
 	if (header->epoch == 0 || valid_len < header->header_len || valid_len > TDE_WAL_PAGE_SIZE ||
 		valid_len % WORD_LEN != 0)
 		return -1;
 
 	/*
-	 * What lies past valid_len is not the server's word yet.  It would be written again, with other contents
-	 * under the same keystream; and an encrypted zero is keystream for all to read.
+	 * What lies past valid_len is not the server's word yet.  It would be written again, with
+	 * other contents under the same keystream; and an encrypted zero is keystream for all to read.
 	 */
 	memset(page + valid_len, 0, TDE_WAL_PAGE_SIZE - valid_len);
 	if (tde_wal_crypt(ctr, header, 0, page, page, valid_len) != 0)

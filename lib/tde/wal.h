@@ -57,7 +57,8 @@ extern size_t tde_wal_used(const uint8_t *page);
 
 /*
  * Encrypt a whole page in place under header->epoch (not 0): bytes up to valid_len (header_len to TDE_WAL_PAGE_SIZE)
- * are encrypted, those after it set to zero; the epoch is put into the page's header.
+ * are encrypted, those after it set to zero; the epoch is put into the page's header.  valid_len is a multiple of
+ * 8, as every insert position is.
  */
 extern int	tde_wal_page_encrypt(tde_ctr *ctr, const struct tde_wal_header *header, size_t valid_len,
 								 uint8_t *page);
