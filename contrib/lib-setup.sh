@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034,SC2154,SC2164
 # lib-setup.sh
 #		What contrib/quickstart and contrib/run-tests do before their own work:
 #		packages, an unprivileged user, a copy of the sources, the build, and a
@@ -106,12 +107,41 @@ setup_as_user()
 		"$@"
 }
 
-# A new folder for everything that follows.  The path is short, because a socket's path may not be long.
-# Others may pass through it but not list it: a second user is let into one folder of quickstart.
+# Run a copy of one of our scripts, in $work, as a user that is not root: script, then its arguments.
+# As root that is the unprivileged user, who then owns $work.  Sets status.
+setup_run_unprivileged()
+{
+	local script=$1
+	shift
+	say "== Copying the sources to $work"
+	setup_copy_sources "$top" "$work/src"
+	status=0
+	if [ "$(id -u)" -eq 0 ]; then
+		setup_make_user
+		chown -R "$setup_user:" "$work"
+		cd "$work"
+		setup_as_user "$setup_user" test -x "$work/src" ||
+			die "the user \"$setup_user\" cannot reach \"$work\"; set TMPDIR to a directory that it can"
+		setup_as_user "$setup_user" "$work/src/contrib/$script" --work "$work" "$@" || status=$?
+	else
+		"$work/src/contrib/$script" --work "$work" "$@" || status=$?
+	fi
+	cd /
+}
+
+# A new folder for everything that follows.  Others may pass through it but not list it: a second user is
+# let into one folder of quickstart.
 setup_make_work()
 {
 	work=$(mktemp -d "${TMPDIR:-/tmp}/$1.XXXXXX") || die "could not make a temporary directory"
+	setup_check_work
+}
+
+setup_check_work()
+{
 	work=$(cd "$work" && pwd -P)
+	# Sockets lie in it, and the path of a socket has at most 107 bytes.
+	[ ${#work} -le 70 ] || die "the path \"$work\" is too long; 70 bytes are the most"
 	chmod 711 "$work"
 }
 
