@@ -243,7 +243,9 @@ extern enum keystore_status keystore_change_passphrase(keystore *ks,
  * Take over master keys that only other has, as retired; both open, same UUID
  * and KSK.  Generation becomes the larger of the two; it is not raised further.
  * *ret_added counts them.  This is how a server keeps every key it ever saw when
- * the keystore of another timeline reaches it.
+ * the keystore of another timeline reaches it.  Where both gave one id to different
+ * keys, ks's keeps it and the other gets the next free one.  If nothing changes, the
+ * file's bytes stay as they were.
  */
 extern enum keystore_status keystore_merge(keystore *ks, keystore *other,
 										   size_t *ret_added) KEYSTORE_MUST_CHECK;
@@ -258,7 +260,12 @@ extern enum keystore_status keystore_merge(keystore *ks, keystore *other,
 extern enum keystore_status keystore_export_ring(keystore *ks, uint8_t **ret_buf,
 												 size_t *ret_len) KEYSTORE_MUST_CHECK;
 
-/* Take over what the ring has and the keystore has not, and the ring's active key; see keystore_merge(). */
+/*
+ * Take over what the ring has and the keystore has not.  If there was something, the ring rules: its
+ * active key is the active one, and where both gave one id to different keys, the ring's keeps it.
+ * The generation stays, so that changes still on their way in WAL do not look old; the next change goes
+ * above the ring's.  If there was nothing, the file's bytes stay as they were.
+ */
 extern enum keystore_status keystore_import_ring(keystore *ks, const void *buf, size_t len,
 												 size_t *ret_added) KEYSTORE_MUST_CHECK;
 
