@@ -1,0 +1,331 @@
+/*
+ * io_file.c
+ *		The functions that stand in front of the C library's, and the table of
+ *		open files.
+ *
+ * A descriptor that is not ours costs one comparison.  The server's processes
+ * have one thread; signal handlers write to pipes only, which are not ours.
+ */
+#include <config.h>
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "io_internal.h"
+
+struct pgx_io_libc pgx_libc;
+struct pgx_io_file pgx_files[PGX_IO_MAX_FD];
+
+/* Not in a header here: the fortified read() of programs built with _FORTIFY_SOURCE. */
+extern ssize_t __read_chk(int fd, void *buf, size_t len, size_t buflen);
+extern void __chk_fail(void) __attribute__((noreturn));
+
+static void *
+next_symbol(const char *name)
+{
+	void	   *p = dlsym(RTLD_NEXT, name);
+
+	if (p == NULL)
+		abort();				/* no C library without these */
+	return p;
+}
+
+void
+pgx_io_resolve_libc(void)
+{
+	if (pgx_libc.open != NULL)
+		return;
+	*(void **) &pgx_libc.close = next_symbol("close");
+	*(void **) &pgx_libc.read = next_symbol("read");
+	*(void **) &pgx_libc.write = next_symbol("write");
+	*(void **) &pgx_libc.pread = next_symbol("pread");
+	*(void **) &pgx_libc.pwrite = next_symbol("pwrite");
+	*(void **) &pgx_libc.preadv = next_symbol("preadv");
+	*(void **) &pgx_libc.pwritev = next_symbol("pwritev");
+	*(void **) &pgx_libc.open = next_symbol("open");
+}
+
+/* Read until len bytes, end of file or an error; -1 only if nothing came. */
+ssize_t
+pgx_raw_pread(int fd, void *buf, size_t len, off_t off)
+{
+	size_t		done = 0;
+
+	while (done < len)
+	{
+		ssize_t		got = pgx_libc.pread(fd, (char *) buf + done, len - done, off + (off_t) done);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return done > 0 ? (ssize_t) done : -1;
+		if (got == 0)
+			break;
+		done += (size_t) got;
+	}
+	return (ssize_t) done;
+}
+
+/* Write until len bytes or an error; less than len means that errno says why. */
+ssize_t
+pgx_raw_pwrite(int fd, const void *buf, size_t len, off_t off)
+{
+	size_t		done = 0;
+
+	while (done < len)
+	{
+		ssize_t		put = pgx_libc.pwrite(fd, (const char *) buf + done, len - done,
+										  off + (off_t) done);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put == 0)
+			errno = ENOSPC;
+		if (put <= 0)
+			return done > 0 ? (ssize_t) done : -1;
+		done += (size_t) put;
+	}
+	return (ssize_t) done;
+}
+
+static enum pgx_io_kind
+kind_of(int fd)
+{
+	if ((unsigned) fd >= PGX_IO_MAX_FD)
+		return PGX_IO_NONE;
+	return (enum pgx_io_kind) pgx_files[fd].kind;
+}
+
+static ssize_t
+pread_as(enum pgx_io_kind kind, int fd, void *buf, size_t len, off_t off)
+{
+	return kind == PGX_IO_RELATION ? pgx_relation_pread(fd, buf, len, off)
+		: pgx_wal_pread(fd, buf, len, off);
+}
+
+static ssize_t
+pwrite_as(enum pgx_io_kind kind, int fd, const void *buf, size_t len, off_t off)
+{
+	return kind == PGX_IO_RELATION ? pgx_relation_pwrite(fd, buf, len, off)
+		: pgx_wal_pwrite(fd, buf, len, off);
+}
+
+/*
+ * A tablespace got its key.  Recovery looks ahead and may have opened its files before the record with the
+ * key was replayed.
+ */
+void
+pgx_io_tablespace_keyed(uint32_t tablespace, int slot)
+{
+	for (int fd = 0; fd < PGX_IO_MAX_FD; fd++)
+	{
+		if (pgx_files[fd].kind == PGX_IO_NONE && pgx_files[fd].tablespace == tablespace)
+		{
+			pgx_files[fd].slot = (uint16_t) slot;
+			pgx_files[fd].kind = PGX_IO_RELATION;
+		}
+	}
+}
+
+/* Note what was opened; -1 with errno set if it must not be used. */
+static int
+register_file(int fd, const char *path, int flags)
+{
+	struct pgx_io_path is;
+	struct pgx_io_file file = {0};
+	bool		raw;
+
+	pgx_io_classify(path, pgx_server->data_dir, &is);
+	raw = is.kind != PGX_IO_NONE && pgx_server->is_raw(is.kind, flags);
+	if (is.kind == PGX_IO_RELATION && !raw)
+	{
+		int			slot = pgx_io_find_key(TDE_KEY_TABLESPACE, is.tablespace);
+
+		if (slot < 0 || pgx_shared->keys[slot].alg == TDE_NONE)
+			is.kind = PGX_IO_NONE;
+		file.slot = (uint16_t) slot;
+		file.tablespace = is.tablespace;
+		file.database = is.database;
+		file.relation = is.relation;
+		file.fork = is.fork;
+		file.first_block = is.segment * TDE_SEGMENT_PAGES;
+	}
+	if (raw)
+		is.kind = PGX_IO_NONE;
+	file.kind = (uint8_t) is.kind;
+
+	if (fd < PGX_IO_MAX_FD)
+		pgx_files[fd] = file;
+	else if (is.kind != PGX_IO_NONE)
+	{
+		errno = EMFILE;
+		return -1;
+	}
+	return 0;
+}
+
+int
+open(const char *path, int flags,...)
+{
+	mode_t		mode = 0;
+	int			fd;
+
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	if ((flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE)
+	{
+		va_list		args;
+
+		va_start(args, flags);
+		mode = va_arg(args, mode_t);
+		va_end(args);
+	}
+	fd = pgx_libc.open(path, flags, mode);
+	if (fd >= 0 && pgx_server != NULL && register_file(fd, path, flags) != 0)
+	{
+		int			save_errno = errno;
+
+		(void) pgx_libc.close(fd);
+		errno = save_errno;
+		return -1;
+	}
+	return fd;
+}
+
+int
+close(int fd)
+{
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	if ((unsigned) fd < PGX_IO_MAX_FD)
+	{
+		pgx_files[fd].kind = PGX_IO_NONE;
+		pgx_files[fd].tablespace = 0;
+	}
+	return pgx_libc.close(fd);
+}
+
+ssize_t
+pread(int fd, void *buf, size_t len, off_t off)
+{
+	enum pgx_io_kind kind = kind_of(fd);
+
+	if (kind != PGX_IO_NONE)
+		return pread_as(kind, fd, buf, len, off);
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	return pgx_libc.pread(fd, buf, len, off);
+}
+
+ssize_t
+pwrite(int fd, const void *buf, size_t len, off_t off)
+{
+	enum pgx_io_kind kind = kind_of(fd);
+
+	if (kind != PGX_IO_NONE)
+		return pwrite_as(kind, fd, buf, len, off);
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	return pgx_libc.pwrite(fd, buf, len, off);
+}
+
+/* read() and write() on a file of ours: the same, at the descriptor's position. */
+static ssize_t
+at_position(enum pgx_io_kind kind, int fd, void *to, const void *from, size_t len)
+{
+	off_t		off = lseek(fd, 0, SEEK_CUR);
+	ssize_t		n;
+
+	if (off < 0)
+		return -1;
+	n = to != NULL ? pread_as(kind, fd, to, len, off) : pwrite_as(kind, fd, from, len, off);
+	if (n > 0 && lseek(fd, off + n, SEEK_SET) < 0)
+		return -1;
+	return n;
+}
+
+ssize_t
+read(int fd, void *buf, size_t len)
+{
+	enum pgx_io_kind kind = kind_of(fd);
+
+	if (kind != PGX_IO_NONE)
+		return at_position(kind, fd, buf, NULL, len);
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	return pgx_libc.read(fd, buf, len);
+}
+
+ssize_t
+__read_chk(int fd, void *buf, size_t len, size_t buflen)
+{
+	if (len > buflen)
+		__chk_fail();
+	return read(fd, buf, len);
+}
+
+ssize_t
+write(int fd, const void *buf, size_t len)
+{
+	enum pgx_io_kind kind = kind_of(fd);
+
+	if (kind != PGX_IO_NONE)
+		return at_position(kind, fd, NULL, buf, len);
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	return pgx_libc.write(fd, buf, len);
+}
+
+ssize_t
+preadv(int fd, const struct iovec *iov, int count, off_t off)
+{
+	enum pgx_io_kind kind = kind_of(fd);
+	ssize_t		done = 0;
+
+	if (kind == PGX_IO_NONE)
+	{
+		if (pgx_libc.open == NULL)
+			pgx_io_resolve_libc();
+		return pgx_libc.preadv(fd, iov, count, off);
+	}
+	for (int i = 0; i < count; i++)
+	{
+		ssize_t		n = pread_as(kind, fd, iov[i].iov_base, iov[i].iov_len, off + done);
+
+		if (n < 0)
+			return done > 0 ? done : -1;
+		done += n;
+		if ((size_t) n < iov[i].iov_len)
+			break;
+	}
+	return done;
+}
+
+ssize_t
+pwritev(int fd, const struct iovec *iov, int count, off_t off)
+{
+	enum pgx_io_kind kind = kind_of(fd);
+	ssize_t		done = 0;
+
+	if (kind == PGX_IO_NONE)
+	{
+		if (pgx_libc.open == NULL)
+			pgx_io_resolve_libc();
+		return pgx_libc.pwritev(fd, iov, count, off);
+	}
+	for (int i = 0; i < count; i++)
+	{
+		ssize_t		n = pwrite_as(kind, fd, iov[i].iov_base, iov[i].iov_len, off + done);
+
+		if (n < 0)
+			return done > 0 ? done : -1;
+		done += n;
+		if ((size_t) n < iov[i].iov_len)
+			break;
+	}
+	return done;
+}

@@ -1,0 +1,78 @@
+/*
+ * io_internal.h
+ *		What the files of the I/O layer share.
+ */
+#ifndef IO_INTERNAL_H
+#define IO_INTERNAL_H
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "pgx_io.h"
+#include "page.h"
+
+/* Pages handled in one go; also the size of the bounce buffer. */
+#define PGX_IO_BATCH		16
+#define PGX_IO_PAGE			8192
+
+/* Descriptors above this are refused for files that must be encrypted. */
+#define PGX_IO_MAX_FD		65536
+
+/* State of one open file. */
+struct pgx_io_file
+{
+	uint8_t		kind;			/* enum pgx_io_kind; PGX_IO_NONE for all that is passed through */
+	uint16_t	slot;			/* key of a relation */
+	uint32_t	tablespace;		/* of a relation's file, encrypted or not; 0 otherwise */
+	uint32_t	database;
+	uint32_t	relation;
+	uint32_t	fork;
+	uint32_t	first_block;	/* of this segment file, within the fork */
+};
+
+/* The C library's own functions. */
+struct pgx_io_libc
+{
+	int			(*open) (const char *, int,...);
+	int			(*close) (int);
+	ssize_t		(*read) (int, void *, size_t);
+	ssize_t		(*write) (int, const void *, size_t);
+	ssize_t		(*pread) (int, void *, size_t, off_t);
+	ssize_t		(*pwrite) (int, const void *, size_t, off_t);
+	ssize_t		(*preadv) (int, const struct iovec *, int, off_t);
+	ssize_t		(*pwritev) (int, const struct iovec *, int, off_t);
+};
+
+extern struct pgx_io_libc pgx_libc;
+extern const struct pgx_io_server *pgx_server;	/* NULL until start() */
+extern struct pgx_io_shared *pgx_shared;
+extern struct pgx_io_file pgx_files[PGX_IO_MAX_FD];
+extern uint8_t *pgx_bounce;		/* PGX_IO_BATCH pages, aligned for O_DIRECT */
+
+extern void pgx_io_resolve_libc(void);
+
+/* io_keys.c */
+extern int	pgx_io_set_key(enum tde_key_kind kind, uint32_t oid, enum tde_algorithm alg, const uint8_t *key);
+extern enum tde_algorithm pgx_io_get_algorithm(enum tde_key_kind kind, uint32_t oid);
+extern int	pgx_io_find_key(enum tde_key_kind kind, uint32_t oid);	/* slot, or -1 */
+extern tde_xts *pgx_io_relation_cipher(int slot);	/* NULL with errno set */
+extern tde_ctr *pgx_io_wal_cipher(void);	/* NULL with errno set */
+extern void *pgx_io_alloc_shared(size_t size, bool *ret_locked);
+extern int	pgx_io_new_epoch(void);
+
+/* io_file.c */
+extern void pgx_io_tablespace_keyed(uint32_t tablespace, int slot);
+
+/* io_file.c: whole transfers on the raw descriptor. */
+extern ssize_t pgx_raw_pread(int fd, void *buf, size_t len, off_t off);
+extern ssize_t pgx_raw_pwrite(int fd, const void *buf, size_t len, off_t off);
+
+/* io_relation.c and io_wal.c: the two ways of reading and writing. */
+extern ssize_t pgx_relation_pread(int fd, void *buf, size_t len, off_t off);
+extern ssize_t pgx_relation_pwrite(int fd, const void *buf, size_t len, off_t off);
+extern ssize_t pgx_wal_pread(int fd, void *buf, size_t len, off_t off);
+extern ssize_t pgx_wal_pwrite(int fd, const void *buf, size_t len, off_t off);
+extern bool pgx_wal_known_header(uint64_t page_address, struct tde_wal_header *ret_header);
+extern int	pgx_wal_wire_crypt(const struct tde_wal_header *header, size_t offset, uint8_t *buf, size_t len);
+
+#endif							/* IO_INTERNAL_H */

@@ -1,0 +1,142 @@
+/*
+ * pgx_io.h
+ *		The interface between the I/O layer (a shared object preloaded into
+ *		postgres) and the server module.
+ *
+ * The I/O layer knows files and keys, but nothing of PostgreSQL's headers: what
+ * it needs of the server's state it asks through struct pgx_io_server.  The module finds the
+ * layer with dlsym(RTLD_DEFAULT, PGX_IO_API_SYMBOL); both are built and
+ * installed together, and the version number makes sure of it.
+ */
+#ifndef PGX_IO_H
+#define PGX_IO_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cipher.h"
+#include "keytable.h"
+#include "wal.h"
+
+#define PGX_IO_API_SYMBOL	"pgx_tde_io_api"
+#define PGX_IO_API_VERSION	1
+
+/* A file with this path, relative to the data directory, is encrypted with the self-check key. */
+#define PGX_IO_SELF_CHECK_PATH	"pgx_tde/selfcheck"
+#define PGX_IO_SELF_CHECK_OID	1	/* no tablespace has this OID */
+
+/* One slot for each entry of the key table, one for WAL, one for the self-check. */
+#define PGX_IO_MAX_KEYS		(TDE_KEYTABLE_MAX_ENTRIES + 2)
+
+enum pgx_io_kind
+{
+	PGX_IO_NONE = 0,			/* not ours: the call goes straight on */
+	PGX_IO_RELATION,			/* 8 KiB pages of a relation in an encrypted tablespace */
+	PGX_IO_WAL,					/* a WAL segment */
+	PGX_IO_WAL_TEMP				/* pg_wal/xlogtemp.*: WAL pages or the text of a timeline history */
+};
+
+/* What a path is, by its name alone. */
+struct pgx_io_path
+{
+	enum pgx_io_kind kind;
+	uint32_t	tablespace;
+	uint32_t	database;
+	uint32_t	relation;
+	uint32_t	fork;
+	uint32_t	segment;
+};
+
+/*
+ * Classify a path as the server passes it to open(): relative to the data
+ * directory, or absolute below data_dir (which has no trailing slash).  Pure.
+ */
+extern void pgx_io_classify(const char *path, const char *data_dir, struct pgx_io_path *ret_path);
+
+/*
+ * A data key.  Only the process that holds the module's lock (or the startup process) writes; anyone reads.  A slot
+ * is published by storing its version, odd while it changes, last; 0 means never used.
+ */
+struct pgx_io_key
+{
+	atomic_uint version;
+	uint32_t	kind;			/* enum tde_key_kind */
+	uint32_t	oid;
+	uint32_t	alg;			/* enum tde_algorithm; TDE_NONE: the entry was withdrawn */
+	uint8_t		key[TDE_MAX_KEY_LEN];
+};
+
+/* In memory shared by postmaster and children, locked and left out of core dumps. */
+struct pgx_io_shared
+{
+	/* WAL.  The page last written is guarded by the server's own WALWriteLock. */
+	atomic_uint wal_on;			/* new pages are encrypted */
+	atomic_uint wal_epoch;		/* of this run, not 0 */
+	bool		last_valid;
+	uint32_t	last_epoch;
+	uint32_t	last_timeline;
+	uint64_t	last_address;
+
+	atomic_uint key_count;		/* slots in use */
+	struct pgx_io_key keys[PGX_IO_MAX_KEYS];
+};
+
+/* What the layer asks of the server; filled in by the module. */
+struct pgx_io_server
+{
+	const char *data_dir;		/* absolute */
+	uint16_t	wal_magic;		/* XLOG_PAGE_MAGIC */
+	bool		checksums;		/* the cluster has data checksums */
+
+	/* True if this process must see and leave the bytes of such a file as they are on disk. */
+	bool		(*is_raw) (enum pgx_io_kind kind, int open_flags);
+
+	/* End of WAL inserted so far; called when a WAL page is about to be written. */
+	uint64_t	(*insert_end) (void);
+
+	/* End of WAL replayed so far, in the startup process; 0 elsewhere. */
+	uint64_t	(*replay_end) (void);
+
+	/*
+	 * An encrypted WAL page was read and there is no key.  Does not return in the startup process, which
+	 * would take an unreadable page for the end of WAL.
+	 */
+	void		(*wal_key_missing) (void);
+};
+
+struct pgx_io_api
+{
+	uint32_t	version;		/* PGX_IO_API_VERSION */
+	struct pgx_io_shared *shared;
+
+	/* Anonymous memory shared with later children, locked if possible, never dumped; NULL if there is none. */
+	void	   *(*alloc_shared) (size_t size, bool *ret_locked);
+
+	/* Begin to work: until this call every file is passed through.  server is kept. */
+	void		(*start) (const struct pgx_io_server *server);
+
+	/*
+	 * Publish a key for this and every other process; TDE_NONE withdraws it.  -1 if all slots are taken.
+	 * Files that this process opened before are encrypted from now on; others must not have opened any.
+	 */
+	int			(*set_key) (enum tde_key_kind kind, uint32_t oid, enum tde_algorithm alg, const uint8_t *key);
+
+	/* Algorithm of a tablespace, TDE_NONE if it is not encrypted. */
+	enum tde_algorithm (*get_algorithm) (enum tde_key_kind kind, uint32_t oid);
+
+	/* Forget which page was written last, and draw a new epoch: at start and when children restart after a crash. */
+	int			(*new_epoch) (void);
+
+	/*
+	 * For the wire.  The header, as it is on this server's disk, of a page that this process has read
+	 * lately; false if it is not known.
+	 */
+	bool		(*wal_header) (uint64_t page_address, struct tde_wal_header *ret_header);
+
+	/* Encrypt bytes of a page, without its trailing zeros being special; see tde_wal_crypt(). */
+	int			(*wal_crypt) (const struct tde_wal_header *header, size_t offset, uint8_t *buf, size_t len);
+};
+
+#endif							/* PGX_IO_H */

@@ -1,0 +1,19 @@
+/*
+ * pgx_postgres.h
+ *		First header of every file of the module: ours and PostgreSQL's configuration
+ *		both define PACKAGE_*, and the server's is the one that counts here.
+ */
+#ifndef PGX_POSTGRES_H
+#define PGX_POSTGRES_H
+
+#include <config.h>
+#undef PACKAGE_BUGREPORT
+#undef PACKAGE_NAME
+#undef PACKAGE_STRING
+#undef PACKAGE_TARNAME
+#undef PACKAGE_URL
+#undef PACKAGE_VERSION
+
+#include "postgres.h"
+
+#endif							/* PGX_POSTGRES_H */

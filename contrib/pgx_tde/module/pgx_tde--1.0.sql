@@ -1,0 +1,65 @@
+/* contrib/pgx_tde/module/pgx_tde--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION pgx_tde" to load this file. \quit
+
+-- The functions are in pg_catalog, where Fujitsu Enterprise Postgres has them,
+-- and where nobody can put another function of the same name in front.
+
+CREATE FUNCTION pg_catalog.pgx_set_master_key(passphrase text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgx_set_master_key'
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION pg_catalog.pgx_set_master_key()
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgx_set_master_key'
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION pg_catalog.pgx_open_keystore(passphrase text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgx_open_keystore'
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION pg_catalog.pgx_set_keystore_passphrase(old_passphrase text, new_passphrase text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgx_set_keystore_passphrase'
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION pg_catalog.pgx_set_master_key(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pg_catalog.pgx_set_master_key() FROM PUBLIC;
+REVOKE ALL ON FUNCTION pg_catalog.pgx_open_keystore(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pg_catalog.pgx_set_keystore_passphrase(text, text) FROM PUBLIC;
+
+CREATE FUNCTION pg_catalog.pgx_tablespace_algorithm(tablespace oid)
+RETURNS text
+AS 'MODULE_PATHNAME', 'pgx_tablespace_algorithm'
+LANGUAGE C STRICT STABLE PARALLEL SAFE;
+
+CREATE FUNCTION pg_catalog.pgx_keystore_state(
+	OUT keystore_location text,
+	OUT status text,
+	OUT opened_by text,
+	OUT uuid uuid,
+	OUT generation bigint,
+	OUT active_master_key integer,
+	OUT auto_open text,
+	OUT wal_encryption boolean)
+RETURNS record
+AS 'MODULE_PATHNAME', 'pgx_keystore_state'
+LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
+
+REVOKE ALL ON FUNCTION pg_catalog.pgx_keystore_state() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pg_catalog.pgx_keystore_state() TO pg_monitor;
+
+CREATE VIEW pgx_tablespaces AS
+	SELECT oid AS spctablespace, pg_catalog.pgx_tablespace_algorithm(oid) AS spcencalgo
+	FROM pg_catalog.pg_tablespace;
+
+GRANT SELECT ON pgx_tablespaces TO PUBLIC;
+
+CREATE VIEW pgx_keystore_status AS
+	SELECT * FROM pg_catalog.pgx_keystore_state();
+
+REVOKE ALL ON pgx_keystore_status FROM PUBLIC;
+GRANT SELECT ON pgx_keystore_status TO pg_monitor;

@@ -1,0 +1,158 @@
+/*
+ * pgx_tde.c
+ *		Entry point of the server module: settings, hooks, and the order in which
+ *		things come up.
+ */
+#include "pgx_postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+
+#include "pgx_tde.h"
+
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 160000
+#error "this version of PostgreSQL is not supported by pgx_tde; use PostgreSQL 15"
+#endif
+#if BLCKSZ != 8192 || XLOG_BLCKSZ != 8192 || RELSEG_SIZE != 131072
+#error "pgx_tde needs a server built with the default block and segment sizes"
+#endif
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+const struct pgx_io_api *pgx_io;
+PgxState   *pgx_state;
+
+char	   *pgx_keystore_location;
+char	   *pgx_keystore_passphrase_command;
+char	   *pgx_host_secret_file;
+int			pgx_default_algorithm = TDE_NONE;
+
+static shmem_request_hook_type prev_shmem_request_hook;
+static shmem_startup_hook_type prev_shmem_startup_hook;
+static LWLock *lock;
+
+static const struct config_enum_entry algorithm_options[] = {
+	{"none", TDE_NONE, false},
+	{"AES128", TDE_AES128, false},
+	{"AES256", TDE_AES256, false},
+	{NULL, 0, false}
+};
+
+LWLock *
+pgx_lock(void)
+{
+	return lock;
+}
+
+void
+pgx_require_preload(void)
+{
+	if (pgx_io == NULL || lock == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pgx_tde must be loaded via shared_preload_libraries"),
+				 errhint("Add pgx_tde to shared_preload_libraries in postgresql.conf and restart the server.")));
+}
+
+void
+pgx_error_closed(int elevel, const char *what)
+{
+	ereport(elevel,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("could not %s because the keystore is not open", what),
+			 errhint("Open the existing keystore, or set the master encryption key to create and open a new keystore")));
+}
+
+static void
+define_settings(void)
+{
+	DefineCustomStringVariable("pgx_tde.keystore_location",
+							   "Directory that holds this server's keystore.",
+							   "It must lie outside the data directory and belong to this server alone.",
+							   &pgx_keystore_location, "", PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("pgx_tde.keystore_passphrase_command",
+							   "Command that prints the passphrase of the keystore at server start.",
+							   "%p is replaced by a prompt, as in ssl_passphrase_command.",
+							   &pgx_keystore_passphrase_command, "", PGC_POSTMASTER,
+							   GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("pgx_tde.host_secret_file",
+							   "File with this server's secret for automatic opening of the keystore.",
+							   "Empty means .pgx/host_secret in the home directory of the server's user.",
+							   &pgx_host_secret_file, "", PGC_POSTMASTER,
+							   GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomEnumVariable("pgx_tde.tablespace_encryption_algorithm",
+							 "Encryption algorithm of tablespaces that are created without one.",
+							 NULL, &pgx_default_algorithm, TDE_NONE, algorithm_options,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("pgx_tde");
+}
+
+static void
+shmem_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	RequestNamedLWLockTranche("pgx_tde", 1);
+}
+
+/*
+ * Runs at start and whenever the postmaster restarts its children after a crash.  WAL
+ * that was written but not flushed may be gone then, and its place is
+ * filled again: under a new epoch.
+ */
+static void
+shmem_startup(void)
+{
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+	lock = &GetNamedLWLockTranche("pgx_tde")->lock;
+	if (pgx_io->new_epoch() != 0)
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not draw random bytes for the encryption of WAL")));
+}
+
+static PgxState *
+make_state(void)
+{
+	bool		locked;
+	PgxState   *state = pgx_io->alloc_shared(sizeof(PgxState), &locked);
+
+	if (state == NULL || pgx_io->shared == NULL)
+		ereport(FATAL,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("could not map memory for encryption keys: %m")));
+	if (!locked)
+		ereport(WARNING,
+				(errmsg("could not lock the memory that holds the keystore's key: %m"),
+				 errhint("Raise the limit on locked memory of the server's user (ulimit -l), or disable swap.")));
+	return state;
+}
+
+void
+_PG_init(void)
+{
+	define_settings();
+
+	/* Loaded by a session, or only to print a setting: nothing more to do than to know the settings. */
+	if (!process_shared_preload_libraries_in_progress || pgx_only_prints_setting())
+		return;
+
+	pgx_load_io_layer();		/* does not return if the server has to be executed again */
+	pgx_state = make_state();
+	pgx_start_io_layer();
+	pgx_self_check();
+	pgx_register_rmgr();
+	pgx_open_at_start();
+
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+	pgx_install_tablespace_hooks();
+	pgx_install_wire();
+}

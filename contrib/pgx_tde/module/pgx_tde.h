@@ -1,0 +1,107 @@
+/*
+ * pgx_tde.h
+ *		What the files of the server module share.
+ */
+#ifndef PGX_TDE_H
+#define PGX_TDE_H
+
+#include "access/xlogdefs.h"
+#include "lib/stringinfo.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+
+#include "keystore.h"
+#include "keytable.h"
+#include "pgx_io.h"
+
+/* Resource manager of our WAL records; the number is in WAL for good. */
+#define PGX_TDE_RMGR_ID		145
+#define PGX_TDE_RMGR_NAME	"pgx_tde"
+
+#define PGX_TDE_DIR			"pgx_tde"
+#define PGX_KEYTABLE_FILE	PGX_TDE_DIR "/keys"
+
+/* The message on the pipe from pg_ctl: magic, UUID of the keystore, KSK. */
+#define PGX_HANDOVER_ENV	"PGX_KEYSTORE_FD"
+#define PGX_HANDOVER_MAGIC	"PGXKSK01"
+#define PGX_HANDOVER_LEN	(8 + KEYSTORE_UUID_LEN + KEYSTORE_KEY_LEN)
+
+typedef enum PgxOpenedBy
+{
+	PGX_CLOSED = 0,
+	PGX_OPENED_BY_PG_CTL,
+	PGX_OPENED_BY_COMMAND,
+	PGX_OPENED_BY_AUTO_OPEN,
+	PGX_OPENED_BY_SQL
+} PgxOpenedBy;
+
+/*
+ * The keystore as this server has it.  In memory that is shared with the children, locked and not dumped.
+ * Guarded by pgx_lock() once the server runs.
+ */
+typedef struct PgxState
+{
+	PgxOpenedBy opened_by;		/* PGX_CLOSED: the fields below are not valid */
+	uint8		uuid[KEYSTORE_UUID_LEN];
+	uint64		generation;
+	uint32		active_key;
+	uint8		ksk[KEYSTORE_KEY_LEN];
+} PgxState;
+
+extern const struct pgx_io_api *pgx_io; /* NULL without the I/O layer */
+extern PgxState *pgx_state;
+
+/* GUCs */
+extern char *pgx_keystore_location;
+extern char *pgx_keystore_passphrase_command;
+extern char *pgx_host_secret_file;
+extern int	pgx_default_algorithm;	/* enum tde_algorithm */
+
+/* pgx_tde.c */
+extern LWLock *pgx_lock(void);
+extern void pgx_require_preload(void);
+
+/* preload.c: getting the I/O layer into the process, and proof that it works */
+extern void pgx_load_io_layer(void);
+extern void pgx_self_check(void);
+extern bool pgx_only_prints_setting(void);
+
+/* role.c: what depends on the kind of process, and on the server's major version */
+extern void pgx_start_io_layer(void);
+extern void pgx_install_wire(void);
+
+/* opening.c */
+extern void pgx_open_at_start(void);
+extern void pgx_note_open(keystore *ks, PgxOpenedBy by);
+
+/*
+ * keyfiles.c: keystore and key table as files, and as keys in shared memory.
+ * Handles belong to the memory context that is current when they are made, and are wiped with it.
+ */
+extern const char *pgx_keystore_path(void);
+extern bool pgx_location_is_set(void);
+extern void pgx_check_location(int elevel);
+extern keystore *pgx_new_keystore(void);
+extern void pgx_report_keystore(int elevel, keystore *ks, enum keystore_status status);
+extern keystore *pgx_open_own_keystore(void);
+extern tde_keytable *pgx_new_keytable(keystore *ks);
+extern tde_keytable *pgx_parse_keytable(const void *buf, size_t len);
+extern tde_keytable *pgx_read_keytable(void);
+extern void pgx_check_keytable(enum tde_keytable_status status);
+extern void pgx_open_keytable(tde_keytable *kt, keystore *ks);
+extern void pgx_bind_keytable(tde_keytable *kt, keystore *ks);
+extern void pgx_write_keytable(const void *buf, size_t len);
+extern void pgx_publish_keys(tde_keytable *kt);
+
+/* rmgr.c */
+extern void pgx_register_rmgr(void);
+extern XLogRecPtr pgx_log_keytable(const void *keytable, size_t keytable_len);
+extern XLogRecPtr pgx_log_keystore(const void *ks, size_t ks_len, const void *keytable, size_t keytable_len);
+
+/* tablespace.c */
+extern void pgx_install_tablespace_hooks(void);
+
+/* Texts that several files use; FEP's where it has one. */
+extern void pgx_error_closed(int elevel, const char *what);
+
+#endif							/* PGX_TDE_H */

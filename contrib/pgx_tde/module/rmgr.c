@@ -1,0 +1,211 @@
+/*
+ * rmgr.c
+ *		WAL records that carry keystore and key table to every server.
+ *
+ * A record holds everything that is needed, never a reference, and can be
+ * replayed any number of times.  Redo replaces this server's own files.  If it
+ * cannot, replay stops: the record comes again at the next start.
+ *
+ * KEYTABLE: the bytes of the new key table.
+ * KEYSTORE: u32 length of the new key table (0: unchanged), its bytes, then the bytes of the new keystore.
+ */
+#include "pgx_postgres.h"
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "access/xloginsert.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "pgx_tde.h"
+
+#define XLOG_PGX_KEYTABLE	0x00
+#define XLOG_PGX_KEYSTORE	0x10
+
+static bool
+same_file_bytes(keystore *ks, const void *buf, size_t len)
+{
+	uint8_t    *mine;
+	size_t		mine_len;
+	bool		same;
+
+	if (keystore_serialize(ks, &mine, &mine_len) != KEYSTORE_OK)
+		return false;
+	same = mine_len == len && memcmp(mine, buf, len) == 0;
+	free(mine);
+	return same;
+}
+
+static void
+stop_closed(const char *what)
+{
+	ereport(FATAL,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("could not encrypt or decrypt data because the keystore is not open"),
+			 errdetail("Recovery reached a change of the %s.", what),
+			 errhint("Copy the primary's keystore into this server's own directory with \"pgx_keystore copy\", set pgx_tde.keystore_location, and start this server with \"pg_ctl --keystore-passphrase start\".")));
+}
+
+static void
+redo_keytable(const char *buf, size_t len)
+{
+	tde_keytable *kt = pgx_parse_keytable(buf, len);
+	tde_keytable *mine = pgx_read_keytable();
+	bool		newer = mine == NULL ||
+		tde_keytable_generation(kt) >= tde_keytable_generation(mine);
+
+	/* The same generation again is either the same table, or one that was never logged before a failover. */
+	if (!newer)
+		return;
+	pgx_write_keytable(buf, len);
+	if (pgx_state->opened_by == PGX_CLOSED)
+		stop_closed("key table");
+	pgx_open_keytable(kt, pgx_open_own_keystore());
+	pgx_publish_keys(kt);
+	atomic_store(&pgx_io->shared->wal_on, 1);
+}
+
+/*
+ * Take over a keystore from WAL.  Older than, or the same as, this server's own: nothing to do.  Keys
+ * that only this server has (made on a primary whose WAL was lost in a failover) are kept as retired ones.
+ */
+static void
+redo_keystore(const char *buf, size_t len)
+{
+	keystore   *mine;
+	keystore   *theirs = pgx_new_keystore();
+	enum keystore_status status;
+	size_t		only_theirs;
+	size_t		only_mine;
+
+	if (pgx_state->opened_by == PGX_CLOSED)
+		stop_closed("keystore");
+	mine = pgx_open_own_keystore();
+	if (same_file_bytes(mine, buf, len))
+		return;
+
+	status = keystore_load_bytes(theirs, buf, len, "WAL");
+	if (status == KEYSTORE_OK)
+		status = keystore_open_ksk(theirs, pgx_state->ksk);
+	if (status != KEYSTORE_OK)
+		pgx_report_keystore(FATAL, theirs, status);
+
+	if (keystore_get_generation(theirs) < keystore_get_generation(mine))
+	{
+		status = keystore_merge(mine, theirs, &only_theirs);
+		if (status != KEYSTORE_OK)
+			pgx_report_keystore(FATAL, mine, status);
+		if (only_theirs == 0)
+			return;
+	}
+	status = keystore_merge(theirs, mine, &only_mine);
+	if (status == KEYSTORE_OK)
+		status = keystore_store(theirs, pgx_keystore_path());
+	if (status != KEYSTORE_OK)
+		pgx_report_keystore(FATAL, theirs, status);
+
+	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
+	pgx_note_open(theirs, PGX_CLOSED);
+	LWLockRelease(pgx_lock());
+	ereport(LOG,
+			(errmsg("keystore \"%s\" has been brought to generation %llu by replication",
+					pgx_keystore_path(), (unsigned long long) keystore_get_generation(theirs))));
+}
+
+static void
+redo_record(XLogReaderState *record)
+{
+	const char *data = XLogRecGetData(record);
+	size_t		len = XLogRecGetDataLen(record);
+	uint32		keytable_len;
+
+	switch (XLogRecGetInfo(record) & ~XLR_INFO_MASK)
+	{
+		case XLOG_PGX_KEYTABLE:
+			redo_keytable(data, len);
+			break;
+		case XLOG_PGX_KEYSTORE:
+			if (len < sizeof(keytable_len))
+				elog(PANIC, "pgx_tde: KEYSTORE record is too short");
+			memcpy(&keytable_len, data, sizeof(keytable_len));
+			data += sizeof(keytable_len);
+			len -= sizeof(keytable_len);
+			if (keytable_len > len)
+				elog(PANIC, "pgx_tde: KEYSTORE record is too short");
+
+			/* The keystore first: it has the key that the new table is wrapped under. */
+			redo_keystore(data + keytable_len, len - keytable_len);
+			if (keytable_len > 0)
+				redo_keytable(data, keytable_len);
+			break;
+		default:
+			elog(PANIC, "pgx_tde: unknown record type %u", XLogRecGetInfo(record));
+	}
+}
+
+static void
+pgx_redo(XLogReaderState *record)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pgx_tde redo",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	redo_record(record);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/* What pg_walinspect shows. */
+static void
+pgx_desc(StringInfo buf, XLogReaderState *record)
+{
+	appendStringInfo(buf, "%u bytes", XLogRecGetDataLen(record));
+}
+
+static const char *
+pgx_identify(uint8 info)
+{
+	switch (info & ~XLR_INFO_MASK)
+	{
+		case XLOG_PGX_KEYTABLE:
+			return "KEYTABLE";
+		case XLOG_PGX_KEYSTORE:
+			return "KEYSTORE";
+		default:
+			return NULL;
+	}
+}
+
+static RmgrData rmgr = {
+	.rm_name = PGX_TDE_RMGR_NAME,
+	.rm_redo = pgx_redo,
+	.rm_desc = pgx_desc,
+	.rm_identify = pgx_identify,
+};
+
+void
+pgx_register_rmgr(void)
+{
+	RegisterCustomRmgr(PGX_TDE_RMGR_ID, &rmgr);
+}
+
+XLogRecPtr
+pgx_log_keytable(const void *keytable, size_t keytable_len)
+{
+	XLogBeginInsert();
+	XLogRegisterData((char *) keytable, (int) keytable_len);
+	return XLogInsert(PGX_TDE_RMGR_ID, XLOG_PGX_KEYTABLE);
+}
+
+XLogRecPtr
+pgx_log_keystore(const void *ks, size_t ks_len, const void *keytable, size_t keytable_len)
+{
+	uint32		header = (uint32) keytable_len;
+
+	XLogBeginInsert();
+	XLogRegisterData((char *) &header, sizeof(header));
+	if (keytable_len > 0)
+		XLogRegisterData((char *) keytable, (int) keytable_len);
+	XLogRegisterData((char *) ks, (int) ks_len);
+	return XLogInsert(PGX_TDE_RMGR_ID, XLOG_PGX_KEYSTORE);
+}
