@@ -1,6 +1,9 @@
 /*
  * functions.c
  *		The SQL functions: set and change keys, open the keystore, tell its state.
+ *
+ * A statement may hold a passphrase, so no message from here has the
+ * statement logged with it.
  */
 #include "pgx_postgres.h"
 
@@ -41,14 +44,14 @@ check_allowed(const char *function, bool changes)
 	pgx_require_preload();
 	if (!superuser())
 		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				(errhidestmt(true), errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be superuser to manipulate keystore")));
 	if (!changes)
 		return;
 	PreventInTransactionBlock(true, function);
 	if (RecoveryInProgress())
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				(errhidestmt(true), errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("recovery is in progress"),
 				 errhint("Run %s on the primary; the change reaches this server's keystore by replication.",
 						 function)));
@@ -101,12 +104,12 @@ prepare_keystore(keystore *ks, const Passphrase *passphrase)
 	{
 		if (passphrase == NULL)
 			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					(errhidestmt(true), errcode(ERRCODE_UNDEFINED_OBJECT),
 					 errmsg("keystore does not exist"),
 					 errhint("Make sure pgx_tde.keystore_location points to the correct location.  If the setting is correct, set the master encryption key with a passphrase to create the keystore.")));
 		if (file_exists(PGX_KEYTABLE_FILE))
 			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					(errhidestmt(true), errcode(ERRCODE_UNDEFINED_OBJECT),
 					 errmsg("keystore \"%s\" does not exist, but the data directory is encrypted with its keys", path),
 					 errhint("Put the keystore back from another server of the replication group or from a backup; a new one cannot open this data.")));
 		check(ks, keystore_create(ks, passphrase->text, passphrase->len, NULL, "pgx_set_master_key"));
@@ -201,7 +204,8 @@ set_master_key(const Passphrase *passphrase)
 	PG_END_TRY();
 	LWLockRelease(pgx_lock());
 	ereport(LOG,
-			(errmsg("a new master encryption key has been set"),
+			(errhidestmt(true),
+			 errmsg("a new master encryption key has been set"),
 			 errdetail("Keystore \"%s\" has generation %llu, its active master key is %u.",
 					   pgx_keystore_path(), (unsigned long long) pgx_state->generation,
 					   pgx_state->active_key)));
@@ -235,7 +239,7 @@ pgx_open_keystore(PG_FUNCTION_ARGS)
 	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
 	if (pgx_state->opened_by != PGX_CLOSED)
 		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				(errhidestmt(true), errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("keystore is already open")));
 	ks = pgx_new_keystore();
 	check(ks, keystore_load(ks, pgx_keystore_path()));
@@ -248,7 +252,7 @@ pgx_open_keystore(PG_FUNCTION_ARGS)
 	}
 	pgx_note_open(ks, PGX_OPENED_BY_SQL);
 	LWLockRelease(pgx_lock());
-	ereport(LOG, (errmsg("keystore has been opened")));
+	ereport(LOG, (errhidestmt(true), errmsg("keystore has been opened")));
 	PG_RETURN_VOID();
 }
 
@@ -284,7 +288,7 @@ pgx_set_keystore_passphrase(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 	LWLockRelease(pgx_lock());
-	ereport(LOG, (errmsg("passphrase of the keystore has been changed")));
+	ereport(LOG, (errhidestmt(true), errmsg("passphrase of the keystore has been changed")));
 	PG_RETURN_VOID();
 }
 

@@ -204,7 +204,7 @@ sqlstate_of(enum keystore_status status)
 	}
 }
 
-/* Report what the library has to say. */
+/* Report what the library has to say.  The statement may hold a passphrase and is not logged. */
 void
 pgx_report_keystore(int elevel, keystore *ks, enum keystore_status status)
 {
@@ -213,13 +213,15 @@ pgx_report_keystore(int elevel, keystore *ks, enum keystore_status status)
 
 	if (status == KEYSTORE_EPASSLEN)
 		ereport(elevel,
-				(errcode(sqlstate_of(status)),
+				(errhidestmt(true),
+				 errcode(sqlstate_of(status)),
 				 errmsg_internal("%s", message),
 				 errdetail("The length of the passphrase must be between %d and %d bytes.",
 						   KEYSTORE_PASSPHRASE_MIN, KEYSTORE_PASSPHRASE_MAX)));
 	else
 		ereport(elevel,
-				(errcode(sqlstate_of(status)),
+				(errhidestmt(true),
+				 errcode(sqlstate_of(status)),
 				 errmsg_internal("%s", message),
 				 hint[0] != '\0' ? errhint("%s", hint) : 0));
 }

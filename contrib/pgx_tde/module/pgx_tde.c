@@ -62,7 +62,8 @@ void
 pgx_error_closed(int elevel, const char *what)
 {
 	ereport(elevel,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			(errhidestmt(true),
+			 errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("could not %s because the keystore is not open", what),
 			 errhint("Open the existing keystore, or set the master encryption key to create and open a new keystore")));
 }
