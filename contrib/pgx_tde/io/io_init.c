@@ -78,7 +78,6 @@ __attribute__((constructor))
 static void
 pgx_io_constructor(void)
 {
-	bool		locked;
 	void	   *bounce;
 
 	pgx_io_resolve_libc();
@@ -90,6 +89,6 @@ pgx_io_constructor(void)
 	pgx_bounce = bounce;
 
 	/* The module refuses to go on if this is missing. */
-	pgx_shared = pgx_io_alloc_shared(sizeof(*pgx_shared), &locked);
+	pgx_shared = pgx_io_alloc_shared(sizeof(*pgx_shared), &pgx_tde_io_api.shared_is_locked);
 	pgx_tde_io_api.shared = pgx_shared;
 }

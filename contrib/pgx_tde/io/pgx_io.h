@@ -109,7 +109,8 @@ struct pgx_io_server
 struct pgx_io_api
 {
 	uint32_t	version;		/* PGX_IO_API_VERSION */
-	struct pgx_io_shared *shared;
+	struct pgx_io_shared *shared;	/* NULL if memory could not be mapped */
+	bool		shared_is_locked;
 
 	/* Anonymous memory shared with later children, locked if possible, never dumped; NULL if there is none. */
 	void	   *(*alloc_shared) (size_t size, bool *ret_locked);

@@ -22,9 +22,6 @@
 
 #include "pgx_tde.h"
 
-/* How long to wait for pgx_keystore to be done with the file. */
-#define KEYSTORE_LOCK_WAIT_MS	5000
-
 PG_FUNCTION_INFO_V1(pgx_set_master_key);
 PG_FUNCTION_INFO_V1(pgx_open_keystore);
 PG_FUNCTION_INFO_V1(pgx_set_keystore_passphrase);
@@ -81,16 +78,6 @@ check(keystore *ks, enum keystore_status status)
 {
 	if (status != KEYSTORE_OK)
 		pgx_report_keystore(ERROR, ks, status);
-}
-
-/* The keystore's own lock keeps pgx_keystore out; ours keeps other sessions out.  Returns what to unlock. */
-static int
-lock_keystore(keystore *ks)
-{
-	int			fd;
-
-	check(ks, keystore_lock(ks, pgx_keystore_path(), KEYSTORE_LOCK_WAIT_MS, &fd));
-	return fd;
 }
 
 /* Make a keystore with its first key, or load the one that exists and give it a new key. */
@@ -167,41 +154,32 @@ set_master_key(const Passphrase *passphrase)
 	size_t		ks_len;
 	size_t		kt_len;
 	bool		first_time;
-	int			lock_fd;
 
 	pgx_check_location(ERROR);
 	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
-	lock_fd = lock_keystore(ks);
-	PG_TRY();
-	{
-		kt = pgx_read_keytable();
-		prepare_keystore(ks, passphrase);
-		if (kt == NULL)
-			kt = pgx_new_keytable(ks);
-		else
-			pgx_open_keytable(kt, ks);
-		check(ks, keystore_store(ks, pgx_keystore_path()));
+	pgx_lock_keystore(ks);
+	kt = pgx_read_keytable();
+	prepare_keystore(ks, passphrase);
+	if (kt == NULL)
+		kt = pgx_new_keytable(ks);
+	else
+		pgx_open_keytable(kt, ks);
+	check(ks, keystore_store(ks, pgx_keystore_path()));
 
-		pgx_bind_keytable(kt, ks);
-		first_time = !has_wal_key(kt);
-		if (first_time)
-			pgx_check_keytable(tde_keytable_add(kt, TDE_KEY_WAL, 0, TDE_AES256));
-		pgx_check_keytable(tde_keytable_serialize(kt, &kt_buf, &kt_len));
-		pgx_write_keytable(kt_buf, kt_len);
-		if (first_time)
-			begin_wal_encryption(kt, kt_buf, kt_len);
+	pgx_bind_keytable(kt, ks);
+	first_time = !has_wal_key(kt);
+	if (first_time)
+		pgx_check_keytable(tde_keytable_add(kt, TDE_KEY_WAL, 0, TDE_AES256));
+	pgx_check_keytable(tde_keytable_serialize(kt, &kt_buf, &kt_len));
+	pgx_write_keytable(kt_buf, kt_len);
+	if (first_time)
+		begin_wal_encryption(kt, kt_buf, kt_len);
 
-		check(ks, keystore_serialize(ks, &ks_buf, &ks_len));
-		XLogFlush(pgx_log_keystore(ks_buf, ks_len, kt_buf, kt_len));
-		pgx_note_open(ks, pgx_state->opened_by == PGX_CLOSED ? PGX_OPENED_BY_SQL : PGX_CLOSED);
-		free(ks_buf);
-		free(kt_buf);
-	}
-	PG_FINALLY();
-	{
-		keystore_unlock(lock_fd);
-	}
-	PG_END_TRY();
+	check(ks, keystore_serialize(ks, &ks_buf, &ks_len));
+	XLogFlush(pgx_log_keystore(ks_buf, ks_len, kt_buf, kt_len));
+	pgx_note_open(ks, pgx_state->opened_by == PGX_CLOSED ? PGX_OPENED_BY_SQL : PGX_CLOSED);
+	free(ks_buf);
+	free(kt_buf);
 	LWLockRelease(pgx_lock());
 	ereport(LOG,
 			(errhidestmt(true),
@@ -214,6 +192,7 @@ set_master_key(const Passphrase *passphrase)
 Datum
 pgx_set_master_key(PG_FUNCTION_ARGS)
 {
+	MemoryContext outer = pgx_enter();
 	Passphrase	passphrase;
 
 	check_allowed("pgx_set_master_key()", true);
@@ -224,12 +203,14 @@ pgx_set_master_key(PG_FUNCTION_ARGS)
 		passphrase = get_passphrase(fcinfo, 0);
 		set_master_key(&passphrase);
 	}
+	pgx_leave(outer);
 	PG_RETURN_VOID();
 }
 
 Datum
 pgx_open_keystore(PG_FUNCTION_ARGS)
 {
+	MemoryContext outer = pgx_enter();
 	Passphrase	passphrase = get_passphrase(fcinfo, 0);
 	keystore   *ks;
 	tde_keytable *kt;
@@ -253,42 +234,36 @@ pgx_open_keystore(PG_FUNCTION_ARGS)
 	pgx_note_open(ks, PGX_OPENED_BY_SQL);
 	LWLockRelease(pgx_lock());
 	ereport(LOG, (errhidestmt(true), errmsg("keystore has been opened")));
+	pgx_leave(outer);
 	PG_RETURN_VOID();
 }
 
 Datum
 pgx_set_keystore_passphrase(PG_FUNCTION_ARGS)
 {
+	MemoryContext outer = pgx_enter();
 	Passphrase	old = get_passphrase(fcinfo, 0);
 	Passphrase	new = get_passphrase(fcinfo, 1);
 	keystore   *ks;
 	uint8_t    *buf;
 	size_t		len;
-	int			lock_fd;
 
 	check_allowed("pgx_set_keystore_passphrase()", true);
 	pgx_check_location(ERROR);
 	ks = pgx_new_keystore();
 	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
-	lock_fd = lock_keystore(ks);
-	PG_TRY();
-	{
-		check(ks, keystore_load(ks, pgx_keystore_path()));
-		check(ks, keystore_change_passphrase(ks, old.text, old.len, new.text, new.len, NULL));
-		check(ks, keystore_store(ks, pgx_keystore_path()));
-		check(ks, keystore_serialize(ks, &buf, &len));
-		XLogFlush(pgx_log_keystore(buf, len, NULL, 0));
-		free(buf);
-		if (pgx_state->opened_by != PGX_CLOSED)
-			pgx_note_open(ks, PGX_CLOSED);
-	}
-	PG_FINALLY();
-	{
-		keystore_unlock(lock_fd);
-	}
-	PG_END_TRY();
+	pgx_lock_keystore(ks);
+	check(ks, keystore_load(ks, pgx_keystore_path()));
+	check(ks, keystore_change_passphrase(ks, old.text, old.len, new.text, new.len, NULL));
+	check(ks, keystore_store(ks, pgx_keystore_path()));
+	check(ks, keystore_serialize(ks, &buf, &len));
+	XLogFlush(pgx_log_keystore(buf, len, NULL, 0));
+	free(buf);
+	if (pgx_state->opened_by != PGX_CLOSED)
+		pgx_note_open(ks, PGX_CLOSED);
 	LWLockRelease(pgx_lock());
 	ereport(LOG, (errhidestmt(true), errmsg("passphrase of the keystore has been changed")));
+	pgx_leave(outer);
 	PG_RETURN_VOID();
 }
 
@@ -314,14 +289,17 @@ opened_by_text(PgxOpenedBy by)
 static const char *
 auto_open_text(void)
 {
+	MemoryContext outer;
 	keystore   *ks;
 	struct keystore_auto_open_info info;
 
 	if (!pgx_location_is_set() || !file_exists(pgx_keystore_path()))
 		return "none";
+	outer = pgx_enter();
 	ks = pgx_new_keystore();
 	check(ks, keystore_load(ks, pgx_keystore_path()));
 	check(ks, keystore_auto_open_status(ks, pgx_keystore_path(), &info));
+	pgx_leave(outer);
 	return psprintf("%s%s", info.kind,
 					strcmp(info.kind, "none") == 0 || info.usable ? "" : " (not usable)");
 }

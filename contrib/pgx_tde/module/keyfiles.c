@@ -16,6 +16,9 @@
 
 #define KEYTABLE_TEMP	PGX_KEYTABLE_FILE ".tmp"
 
+/* How long to wait for pgx_keystore to be done with the file. */
+#define KEYSTORE_LOCK_WAIT_MS	10000
+
 bool
 pgx_location_is_set(void)
 {
@@ -93,6 +96,25 @@ pgx_check_location(int elevel)
 	FreeDir(dir);
 }
 
+/*
+ * Handles, and the lock on the keystore's file, belong to a memory context of their own, so that they are
+ * wiped, freed and released on error paths too.  Returns what pgx_leave() takes.
+ */
+MemoryContext
+pgx_enter(void)
+{
+	return MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext, "pgx_tde",
+													   ALLOCSET_DEFAULT_SIZES));
+}
+
+void
+pgx_leave(MemoryContext outer)
+{
+	MemoryContext inner = MemoryContextSwitchTo(outer);
+
+	MemoryContextDelete(inner);
+}
+
 static void
 free_keystore(void *arg)
 {
@@ -109,7 +131,12 @@ free_keytable(void *arg)
 	tde_keytable_free(&kt);
 }
 
-/* Have an object wiped and freed together with the current memory context, on error paths too. */
+static void
+unlock_keystore(void *arg)
+{
+	keystore_unlock((int) (intptr_t) arg);
+}
+
 static void
 free_with_context(MemoryContextCallbackFunction function, void *object)
 {
@@ -128,7 +155,7 @@ out_of_memory(void)
 			 errmsg("out of memory")));
 }
 
-/* An empty handle that belongs to the current memory context. */
+/* An empty handle. */
 keystore *
 pgx_new_keystore(void)
 {
@@ -144,7 +171,7 @@ pgx_new_keystore(void)
 	return ks;
 }
 
-/* An empty key table for a keystore; belongs to the current memory context. */
+/* An empty key table for a keystore. */
 tde_keytable *
 pgx_new_keytable(keystore *ks)
 {
@@ -159,7 +186,7 @@ pgx_new_keytable(keystore *ks)
 	return kt;
 }
 
-/* A key table from its bytes, the keys still wrapped; belongs to the current memory context. */
+/* A key table from its bytes, the keys still wrapped. */
 tde_keytable *
 pgx_parse_keytable(const void *buf, size_t len)
 {
@@ -168,6 +195,21 @@ pgx_parse_keytable(const void *buf, size_t len)
 	pgx_check_keytable(tde_keytable_parse(buf, len, &kt));
 	free_with_context(free_keytable, kt);
 	return kt;
+}
+
+/*
+ * Keep pgx_keystore, and whoever else writes the file, out until pgx_leave().  Sessions
+ * of this server are kept out by pgx_lock().
+ */
+void
+pgx_lock_keystore(keystore *ks)
+{
+	int			fd;
+	enum keystore_status status = keystore_lock(ks, pgx_keystore_path(), KEYSTORE_LOCK_WAIT_MS, &fd);
+
+	if (status != KEYSTORE_OK)
+		pgx_report_keystore(ERROR, ks, status);
+	free_with_context(unlock_keystore, (void *) (intptr_t) fd);
 }
 
 static int
@@ -226,7 +268,7 @@ pgx_report_keystore(int elevel, keystore *ks, enum keystore_status status)
 				 hint[0] != '\0' ? errhint("%s", hint) : 0));
 }
 
-/* This server's keystore, opened with the key that the server holds.  Belongs to the current memory context. */
+/* This server's keystore, opened with the key that the server holds. */
 keystore *
 pgx_open_own_keystore(void)
 {
@@ -299,7 +341,10 @@ catch_up_with_data(tde_keytable *kt, keystore *ks)
 		return;
 	status = keystore_import_ring(ks, ring, ring_len, &added);
 	if (status == KEYSTORE_OK && added > 0)
+	{
+		pgx_lock_keystore(ks);
 		status = keystore_store(ks, pgx_keystore_path());
+	}
 	if (status != KEYSTORE_OK)
 		pgx_report_keystore(ERROR, ks, status);
 	if (added > 0)

@@ -60,9 +60,8 @@ handover_descriptor(void)
 }
 
 static bool
-open_through_pipe(keystore *ks)
+open_through_pipe(keystore *ks, int fd)
 {
-	int			fd = handover_descriptor();
 	uint8		message[PGX_HANDOVER_LEN];
 	uint8		uuid[KEYSTORE_UUID_LEN];
 	size_t		got = 0;
@@ -77,7 +76,6 @@ open_through_pipe(keystore *ks)
 	(void) fcntl(fd, F_SETFL, O_NONBLOCK);
 	while (got < sizeof(message) && (n = read(fd, message + got, sizeof(message) - got)) > 0)
 		got += n;
-	close(fd);
 	keystore_get_uuid(ks, uuid);
 	matches = got == sizeof(message) && memcmp(message, PGX_HANDOVER_MAGIC, 8) == 0;
 	status = KEYSTORE_EWRONGKEY;
@@ -173,9 +171,9 @@ open_automatically(keystore *ks)
 }
 
 static PgxOpenedBy
-open_somehow(keystore *ks)
+open_somehow(keystore *ks, int pipe)
 {
-	if (open_through_pipe(ks))
+	if (open_through_pipe(ks, pipe))
 		return PGX_OPENED_BY_PG_CTL;
 	if (open_by_command(ks))
 		return PGX_OPENED_BY_COMMAND;
@@ -196,7 +194,7 @@ refuse_closed(void)
 }
 
 static void
-open_at_start(void)
+open_at_start(int pipe)
 {
 	tde_keytable *kt = pgx_read_keytable();
 	keystore   *ks;
@@ -204,11 +202,7 @@ open_at_start(void)
 	PgxOpenedBy by;
 
 	if (!pgx_location_is_set() && kt == NULL)
-	{
-		if (getenv(PGX_HANDOVER_ENV) != NULL)
-			(void) close(handover_descriptor());
 		return;
-	}
 	ks = pgx_new_keystore();
 	(void) pgx_keystore_path();	/* complains if it is not set */
 	pgx_check_location(FATAL);
@@ -219,7 +213,7 @@ open_at_start(void)
 	if (status != KEYSTORE_OK)
 		pgx_report_keystore(FATAL, ks, status);
 
-	by = open_somehow(ks);
+	by = open_somehow(ks, pipe);
 	if (by == PGX_CLOSED)
 	{
 		if (kt != NULL)
@@ -241,13 +235,13 @@ open_at_start(void)
 void
 pgx_open_at_start(void)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pgx_tde start",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
+	MemoryContext outer = pgx_enter();
+	int			pipe = handover_descriptor();
 
-	open_at_start();
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	open_at_start(pipe);
+	if (pipe >= 0)
+		close(pipe);
+	pgx_leave(outer);
 
 	/*
 	 * Recovery that reads ahead would meet pages encrypted with a key whose record it has not replayed yet, and

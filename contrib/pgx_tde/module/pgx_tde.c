@@ -127,9 +127,9 @@ make_state(void)
 		ereport(FATAL,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("could not map memory for encryption keys: %m")));
-	if (!locked)
+	if (!locked || !pgx_io->shared_is_locked)
 		ereport(WARNING,
-				(errmsg("could not lock the memory that holds the keystore's key: %m"),
+				(errmsg("could not lock the memory that holds encryption keys"),
 				 errhint("Raise the limit on locked memory of the server's user (ulimit -l), or disable swap.")));
 	return state;
 }

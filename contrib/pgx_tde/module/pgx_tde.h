@@ -76,8 +76,11 @@ extern void pgx_note_open(keystore *ks, PgxOpenedBy by);
 
 /*
  * keyfiles.c: keystore and key table as files, and as keys in shared memory.
- * Handles belong to the memory context that is current when they are made, and are wiped with it.
+ * Whoever uses these brackets them with pgx_enter() and pgx_leave(), which wipes handles and releases the lock.
  */
+extern MemoryContext pgx_enter(void);
+extern void pgx_leave(MemoryContext outer);
+extern void pgx_lock_keystore(keystore *ks);
 extern const char *pgx_keystore_path(void);
 extern bool pgx_location_is_set(void);
 extern void pgx_check_location(int elevel);

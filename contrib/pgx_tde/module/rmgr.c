@@ -80,6 +80,7 @@ redo_keystore(const char *buf, size_t len)
 
 	if (pgx_state->opened_by == PGX_CLOSED)
 		stop_closed("keystore");
+	pgx_lock_keystore(theirs);
 	mine = pgx_open_own_keystore();
 	if (same_file_bytes(mine, buf, len))
 		return;
@@ -146,13 +147,10 @@ redo_record(XLogReaderState *record)
 static void
 pgx_redo(XLogReaderState *record)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "pgx_tde redo",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
+	MemoryContext outer = pgx_enter();
 
 	redo_record(record);
-	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	pgx_leave(outer);
 }
 
 /* What pg_walinspect shows. */

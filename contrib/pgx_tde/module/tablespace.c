@@ -131,6 +131,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, Proc
 static void
 set_tablespace_key(Oid oid, enum tde_algorithm alg)
 {
+	MemoryContext outer = pgx_enter();
 	keystore   *ks;
 	tde_keytable *kt;
 	uint8_t    *buf;
@@ -155,6 +156,7 @@ set_tablespace_key(Oid oid, enum tde_algorithm alg)
 	free(buf);
 	pgx_publish_keys(kt);
 	LWLockRelease(pgx_lock());
+	pgx_leave(outer);
 }
 
 static void
