@@ -308,9 +308,11 @@ sweep(const struct ksi_place *place, const char *base)
  * Create a file of a name of its own, and lock it for sweep().  Another writer's
  * sweep() may take it in the moment between; then try the next name.
  */
-static int
-create_new(const struct ksi_place *place, const char *base, char *name, size_t size)
+static enum keystore_status
+create_new(keystore *ks, const struct ksi_place *place, const char *base, char *name, size_t size,
+		   int *ret_fd)
 {
+	errno = EEXIST;				/* what the last of too many tries failed with */
 	for (int i = 0; i < NAME_TRIES; i++)
 	{
 		uint64_t	random;
@@ -318,32 +320,29 @@ create_new(const struct ksi_place *place, const char *base, char *name, size_t s
 		int			fd;
 
 		if (!ksi_random(&random, sizeof(random)))
-		{
-			(void) ksi_crypto_reason();
-			errno = EAGAIN;
-			return -1;
-		}
+			return ksi_fail(ks, KEYSTORE_ECRYPTO, "could not generate a random file name: %s",
+							ksi_crypto_reason());
 		if ((size_t) snprintf(name, size, "%s" NEW_SUFFIX "%016llx", base,
 							  (unsigned long long) random) >= size)
-		{
-			errno = ENAMETOOLONG;
-			return -1;
-		}
+			return ksi_fail(ks, KEYSTORE_EINVAL, "file name \"%s\" is too long", base);
 		fd = openat(place->dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
 					S_IRUSR | S_IWUSR);
 		if (fd < 0 && errno == EEXIST)
 			continue;
 		if (fd < 0)
-			return -1;
+			break;
 
 		/* Where there is no flock() there is no sweep() either, so its failure does not matter. */
 		(void) flock(fd, LOCK_EX);
 		if (fchmod(fd, S_IRUSR | S_IWUSR) == 0 && fstat(fd, &st) == 0 && st.st_nlink > 0)
-			return fd;
+		{
+			*ret_fd = fd;
+			return KEYSTORE_OK;
+		}
+		(void) unlinkat(place->dirfd, name, 0);
 		(void) close(fd);
 	}
-	errno = EEXIST;
-	return -1;
+	return ksi_fail(ks, KEYSTORE_EIO, "could not create file \"%s%s\": %m", place->prefix, base);
 }
 
 static bool
@@ -393,17 +392,15 @@ enum keystore_status
 ksi_replace(keystore *ks, const struct ksi_place *place, const char *base, const void *buf,
 			size_t len, enum ksi_existing existing)
 {
-	enum keystore_status status = KEYSTORE_OK;
+	enum keystore_status status;
 	char		name[256];
-	bool		created = false;
-	int			fd;
+	bool		created = true;
+	int			fd = -1;
 
 	sweep(place, base);
-	fd = create_new(place, base, name, sizeof(name));
-	if (fd < 0)
-		return ksi_fail(ks, KEYSTORE_EIO, "could not create file \"%s%s\": %m", place->prefix,
-						base);
-	created = true;
+	status = create_new(ks, place, base, name, sizeof(name), &fd);
+	if (status != KEYSTORE_OK)
+		return status;
 	if (!write_all(fd, buf, len))
 	{
 		status = ksi_fail(ks, KEYSTORE_EIO, "could not write file \"%s%s\": %m", place->prefix,

@@ -1,0 +1,465 @@
+/*
+ * check_ks_keys.c
+ *		The history of master keys: growing, merging two histories, the ring.
+ */
+#include <config.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "ks_common.h"
+
+static uint32_t
+add(keystore *ks, const char *origin)
+{
+	uint32_t	id = 0;
+
+	assert_ok(ks, keystore_add_master_key(ks, origin, &id));
+	return id;
+}
+
+/* A second handle on the same keystore, open. */
+static keystore *
+copy_of(keystore *ks)
+{
+	keystore   *copy = keystore_new();
+	uint8_t    *buf;
+	size_t		len;
+	uint8_t		ksk[KEYSTORE_KEY_LEN];
+
+	ck_assert_ptr_nonnull(copy);
+	assert_ok(ks, keystore_serialize(ks, &buf, &len));
+	assert_ok(copy, keystore_load_bytes(copy, buf, len, "copy"));
+	assert_ok(ks, keystore_get_ksk(ks, ksk));
+	assert_ok(copy, keystore_open_ksk(copy, ksk));
+	free(buf);
+	return copy;
+}
+
+static void
+assert_same_bytes(keystore *ks, const uint8_t *want, size_t want_len)
+{
+	uint8_t    *buf;
+	size_t		len;
+
+	assert_ok(ks, keystore_serialize(ks, &buf, &len));
+	ck_assert_uint_eq(len, want_len);
+	ck_assert_mem_eq(buf, want, len);
+	free(buf);
+}
+
+/* What is in the handle is also what its bytes say. */
+static void
+assert_consistent(keystore *ks)
+{
+	keystore   *copy = copy_of(ks);
+
+	ck_assert_uint_eq(keystore_key_count(ks), keystore_key_count(copy));
+	ck_assert_mem_eq(ks->keys.ptr, copy->keys.ptr, ks->keys.len);
+	ck_assert_uint_eq(keystore_get_generation(ks), keystore_get_generation(copy));
+	keystore_free(&copy);
+}
+
+/* Which id, if any, holds these bytes? */
+static uint32_t
+find(keystore *ks, const uint8_t key[KEYSTORE_KEY_LEN])
+{
+	for (size_t i = 0; i < keystore_key_count(ks); i++)
+	{
+		struct keystore_key_info info;
+		uint8_t		mine[KEYSTORE_KEY_LEN];
+
+		assert_ok(ks, keystore_get_key_info(ks, i, &info));
+		assert_ok(ks, keystore_get_master_key(ks, info.id, mine));
+		if (memcmp(mine, key, KEYSTORE_KEY_LEN) == 0)
+			return info.id;
+	}
+	return 0;
+}
+
+START_TEST(test_add)
+{
+	keystore   *ks = ks_make();
+	struct keystore_key_info info;
+	uint8_t		first[KEYSTORE_KEY_LEN];
+	uint8_t		again[KEYSTORE_KEY_LEN];
+
+	assert_ok(ks, keystore_get_master_key(ks, 1, first));
+	for (uint32_t want = 2; want <= 20; want++)
+	{
+		ck_assert_uint_eq(add(ks, "rotation"), want);
+		ck_assert_uint_eq(keystore_active_key(ks), want);
+		ck_assert_uint_eq(keystore_get_generation(ks), want);
+	}
+	ck_assert_uint_eq(keystore_key_count(ks), 20);
+	for (size_t i = 0; i < 20; i++)
+	{
+		assert_ok(ks, keystore_get_key_info(ks, i, &info));
+		ck_assert_uint_eq(info.id, i + 1);
+		ck_assert_int_eq(info.state, i == 19 ? KEYSTORE_KEY_ACTIVE : KEYSTORE_KEY_RETIRED);
+		ck_assert((info.retired == 0) == (i == 19));
+	}
+	assert_ok(ks, keystore_get_master_key(ks, 1, again));
+	ck_assert_mem_eq(first, again, sizeof(first));
+	assert_consistent(ks);
+	assert_fails(ks, keystore_get_master_key(ks, 21, again), KEYSTORE_ENOKEY,
+				 "could not open keystore \"keystore.ks\": necessary master encryption key does not exist in the keystore");
+	ck_assert_str_eq(keystore_errhint(ks),
+					 "The keystore is older than the data.  Copy the keystore from a server that has key 21.");
+	keystore_free(&ks);
+}
+END_TEST
+
+/* Up to the limit; the file then is still smaller than what is read. */
+START_TEST(test_limit)
+{
+	keystore   *ks = ks_make();
+	struct ksi_header *header = malloc(sizeof(*header));
+	struct ksi_secret keys;
+	uint8_t    *buf;
+	size_t		len;
+	uint32_t	id = 0;
+
+	ck_assert_ptr_nonnull(header);
+	*header = ks->header;
+	ck_assert(ksi_secret_alloc(&keys, KEYSTORE_MAX_MASTER_KEYS * sizeof(struct ksi_key)));
+	for (uint32_t i = 0; i < KEYSTORE_MAX_MASTER_KEYS; i++)
+	{
+		struct ksi_key *key = &ksi_keys(&keys)[i];
+
+		key->id = i + 1;
+		key->state = i + 1 < KEYSTORE_MAX_MASTER_KEYS ? KEYSTORE_KEY_RETIRED : KEYSTORE_KEY_ACTIVE;
+		memcpy(key->key, &i, sizeof(i));
+	}
+	assert_ok(ks, ksi_commit(ks, header, &keys, KEYSTORE_MAX_MASTER_KEYS));
+	assert_fails(ks, keystore_add_master_key(ks, "one more", &id), KEYSTORE_ELIMIT,
+				 "keystore \"keystore.ks\" cannot hold more than 4096 master encryption keys");
+	ck_assert_uint_eq(id, 0);
+	ck_assert_uint_eq(keystore_key_count(ks), KEYSTORE_MAX_MASTER_KEYS);
+	assert_ok(ks, keystore_serialize(ks, &buf, &len));
+	ck_assert_uint_le(len, KEYSTORE_MAX_FILE_SIZE);
+	assert_consistent(ks);
+	free(buf);
+	free(header);
+	keystore_free(&ks);
+}
+END_TEST
+
+/* A standby merges what it has into what the primary logged: nothing, as a rule. */
+START_TEST(test_merge_older)
+{
+	keystore   *standby = ks_make();
+	keystore   *primary = copy_of(standby);
+	size_t		added = 99;
+	uint8_t    *logged;
+	size_t		len;
+
+	add(primary, "primary");
+	assert_ok(primary, keystore_serialize(primary, &logged, &len));
+	assert_ok(primary, keystore_merge(primary, standby, &added));
+	ck_assert_uint_eq(added, 0);
+	assert_same_bytes(primary, logged, len);
+	ck_assert_uint_eq(keystore_get_generation(primary), 2);
+	free(logged);
+	keystore_free(&standby);
+	keystore_free(&primary);
+}
+END_TEST
+
+START_TEST(test_merge_newer)
+{
+	keystore   *older = ks_make();
+	keystore   *newer = copy_of(older);
+	uint8_t		key[KEYSTORE_KEY_LEN];
+	struct keystore_key_info info;
+	size_t		added = 99;
+
+	add(newer, "newer");
+	add(newer, "newer");
+	assert_ok(newer, keystore_get_master_key(newer, 3, key));
+	assert_ok(older, keystore_merge(older, newer, &added));
+	ck_assert_uint_eq(added, 2);
+	ck_assert_uint_eq(keystore_key_count(older), 3);
+	ck_assert_uint_eq(keystore_active_key(older), 1);
+	ck_assert_uint_eq(find(older, key), 3);
+	ck_assert_uint_eq(keystore_get_generation(older), 3);
+	assert_ok(older, keystore_get_key_info(older, 2, &info));
+	ck_assert_int_eq(info.state, KEYSTORE_KEY_RETIRED);
+	ck_assert_int_ne(info.retired, 0);
+	assert_consistent(older);
+
+	/* Once more: nothing. */
+	assert_ok(older, keystore_merge(older, newer, &added));
+	ck_assert_uint_eq(added, 0);
+	keystore_free(&older);
+	keystore_free(&newer);
+}
+END_TEST
+
+/* Two servers that both made key 2: every key stays, the ruling side's numbers too. */
+START_TEST(test_merge_diverged)
+{
+	keystore   *a = ks_make();
+	keystore   *b = copy_of(a);
+	uint8_t		a2[KEYSTORE_KEY_LEN],
+				b2[KEYSTORE_KEY_LEN],
+				b3[KEYSTORE_KEY_LEN];
+	size_t		added = 99;
+
+	add(a, "a");
+	add(b, "b");
+	add(b, "b");
+	assert_ok(a, keystore_get_master_key(a, 2, a2));
+	assert_ok(b, keystore_get_master_key(b, 2, b2));
+	assert_ok(b, keystore_get_master_key(b, 3, b3));
+	assert_ok(a, keystore_merge(a, b, &added));
+	ck_assert_uint_eq(added, 2);
+	ck_assert_uint_eq(find(a, a2), 2);
+	ck_assert_uint_eq(find(a, b3), 3);	/* its number was free */
+	ck_assert_uint_eq(find(a, b2), 4);	/* its was not */
+	ck_assert_uint_eq(keystore_active_key(a), 2);
+	ck_assert_uint_eq(keystore_get_generation(a), 3);
+	assert_consistent(a);
+
+	/* Known by its bytes, it is not taken over twice. */
+	assert_ok(a, keystore_merge(a, b, &added));
+	ck_assert_uint_eq(added, 0);
+	ck_assert_uint_eq(keystore_key_count(a), 4);
+	keystore_free(&a);
+	keystore_free(&b);
+}
+END_TEST
+
+START_TEST(test_merge_refused)
+{
+	keystore   *a = ks_make();
+	keystore   *b = ks_make();
+	keystore   *closed = copy_of(a);
+	size_t		added = 99;
+
+	assert_fails(a, keystore_merge(a, b, &added), KEYSTORE_ECONFLICT,
+				 "keystores \"keystore.ks\" and \"keystore.ks\" are not copies of the same keystore");
+	keystore_close(closed);
+	assert_fails(a, keystore_merge(a, closed, &added), KEYSTORE_EINVAL,
+				 "the other keystore is not open");
+	assert_status(closed, keystore_merge(closed, a, &added), KEYSTORE_EINVAL);
+
+	/* The same UUID with another KSK does not happen, but would do harm. */
+	memcpy(b->header.uuid, a->header.uuid, KEYSTORE_UUID_LEN);
+	assert_fails(a, keystore_merge(a, b, &added), KEYSTORE_EWRONGKEY,
+				 "keystores \"keystore.ks\" and \"keystore.ks\" have different keys");
+	ck_assert_uint_eq(added, 99);
+	keystore_free(&a);
+	keystore_free(&b);
+	keystore_free(&closed);
+}
+END_TEST
+
+/* An older copy of the keystore meets newer data. */
+START_TEST(test_ring)
+{
+	keystore   *older = ks_make();
+	keystore   *newer = copy_of(older);
+	uint8_t    *ring;
+	size_t		len;
+	size_t		added = 99;
+	uint8_t		key[KEYSTORE_KEY_LEN];
+	uint8_t    *before;
+	size_t		before_len;
+
+	add(newer, "newer");
+	add(newer, "newer");
+	assert_ok(newer, keystore_get_master_key(newer, 3, key));
+	assert_ok(newer, keystore_export_ring(newer, &ring, &len));
+	ck_assert_uint_eq(len, 52 + 4 + 3 * 128 + 16);
+	assert_ok(older, keystore_import_ring(older, ring, len, &added));
+	ck_assert_uint_eq(added, 2);
+	ck_assert_uint_eq(keystore_active_key(older), 3);
+	ck_assert_uint_eq(find(older, key), 3);
+	assert_consistent(older);
+
+	/* The generation stays, the next change goes above the ring's. */
+	ck_assert_uint_eq(keystore_get_generation(older), 1);
+	ck_assert_uint_eq(add(older, "next"), 4);
+	ck_assert_uint_eq(keystore_get_generation(older), 4);
+
+	/* Nothing in it that is not known: the bytes stay. */
+	assert_ok(older, keystore_serialize(older, &before, &before_len));
+	assert_ok(older, keystore_import_ring(older, ring, len, &added));
+	ck_assert_uint_eq(added, 0);
+	ck_assert_uint_eq(keystore_active_key(older), 4);
+	assert_same_bytes(older, before, before_len);
+	free(before);
+	free(ring);
+	keystore_free(&older);
+	keystore_free(&newer);
+}
+END_TEST
+
+/* The data's key 2 is the ring's, not the one that the keystore calls so. */
+START_TEST(test_ring_diverged)
+{
+	keystore   *a = ks_make();
+	keystore   *b = copy_of(a);
+	uint8_t		a2[KEYSTORE_KEY_LEN],
+				b2[KEYSTORE_KEY_LEN];
+	uint8_t    *ring;
+	size_t		len;
+	size_t		added = 99;
+
+	add(a, "a");
+	add(b, "b");
+	assert_ok(a, keystore_get_master_key(a, 2, a2));
+	assert_ok(b, keystore_get_master_key(b, 2, b2));
+	assert_ok(b, keystore_export_ring(b, &ring, &len));
+	assert_ok(a, keystore_import_ring(a, ring, len, &added));
+	ck_assert_uint_eq(added, 1);
+	ck_assert_uint_eq(keystore_key_count(a), 3);
+	ck_assert_uint_eq(find(a, b2), 2);
+	ck_assert_uint_eq(find(a, a2), 3);
+	ck_assert_uint_eq(keystore_active_key(a), 2);
+	assert_consistent(a);
+	free(ring);
+	keystore_free(&a);
+	keystore_free(&b);
+}
+END_TEST
+
+START_TEST(test_ring_damage)
+{
+	keystore   *ks = ks_make();
+	keystore   *other = ks_make();
+	uint8_t    *ring;
+	size_t		len;
+	size_t		added = 99;
+
+	assert_ok(ks, keystore_export_ring(ks, &ring, &len));
+	assert_fails(other, keystore_import_ring(other, ring, len, &added), KEYSTORE_ECONFLICT,
+				 "the key ring does not belong to keystore \"keystore.ks\"");
+	for (size_t i = 0; i < len; i++)
+	{
+		enum keystore_status status;
+
+		ring[i] ^= 0x10;
+		status = keystore_import_ring(ks, ring, len, &added);
+		ck_assert_msg(status == KEYSTORE_EFORMAT || status == KEYSTORE_EVERSION ||
+					  status == KEYSTORE_EDAMAGED || status == KEYSTORE_ECONFLICT,
+					  "byte %zu: status %d", i, (int) status);
+		ring[i] ^= 0x10;
+	}
+	for (size_t cut = 0; cut < len; cut++)
+		assert_status(ks, keystore_import_ring(ks, ring, cut, &added), KEYSTORE_EDAMAGED);
+	ring[len - 1] ^= 1;
+	assert_fails(ks, keystore_import_ring(ks, ring, len, &added), KEYSTORE_EDAMAGED,
+				 "key ring is corrupted: its content was altered");
+	ck_assert_uint_eq(added, 99);
+	ck_assert_uint_eq(keystore_key_count(ks), 1);
+	free(ring);
+	keystore_free(&ks);
+	keystore_free(&other);
+}
+END_TEST
+
+/* The ring and the file's body are sealed under different keys. */
+START_TEST(test_ring_is_no_body)
+{
+	keystore   *ks = ks_make();
+	uint8_t    *ring;
+	size_t		len;
+	struct ksi_ring_header parsed;
+	struct ksi_sealed sealed;
+	struct ksi_secret keys = {0};
+	size_t		count;
+	const char *reason;
+
+	assert_ok(ks, keystore_export_ring(ks, &ring, &len));
+	assert_ok(ks, ksi_format_get_ring(ks, ring, len, &parsed));
+	sealed.uuid = parsed.uuid;
+	sealed.aad = ring;
+	sealed.aad_len = parsed.iv_off;
+	sealed.iv = ring + parsed.iv_off;
+	sealed.body = ring + parsed.body_off;
+	sealed.body_len = parsed.body_len;
+	sealed.tag = ring + parsed.tag_off;
+	sealed.info = KSI_INFO_BODY;
+	ck_assert_int_eq(ksi_body_open(ks, &sealed, ks->ksk.ptr, &keys, &count, &reason),
+					 KEYSTORE_EDAMAGED);
+	sealed.info = KSI_INFO_RING;
+	ck_assert_int_eq(ksi_body_open(ks, &sealed, ks->ksk.ptr, &keys, &count, &reason),
+					 KEYSTORE_OK);
+	ksi_secret_free(&keys);
+	free(ring);
+	keystore_free(&ks);
+}
+END_TEST
+
+/* A key destroyed on one side: its record is the same key, and stays what it is. */
+START_TEST(test_merge_destroyed)
+{
+	keystore   *a = ks_make();
+	keystore   *b;
+	struct ksi_header *header = malloc(sizeof(*header));
+	struct ksi_secret keys;
+	size_t		added = 99;
+	uint8_t		key[KEYSTORE_KEY_LEN];
+
+	ck_assert_ptr_nonnull(header);
+	add(a, "second");
+	b = copy_of(a);
+	*header = b->header;
+	ck_assert(ksi_secret_alloc(&keys, b->keys.len));
+	memcpy(keys.ptr, b->keys.ptr, b->keys.len);
+	ksi_keys(&keys)[0].state = KEYSTORE_KEY_DESTROYED;
+	memset(ksi_keys(&keys)[0].key, 0, KEYSTORE_KEY_LEN);
+	assert_ok(b, ksi_commit(b, header, &keys, 2));
+
+	assert_ok(b, keystore_merge(b, a, &added));
+	ck_assert_uint_eq(added, 0);
+	assert_status(b, keystore_get_master_key(b, 1, key), KEYSTORE_ENOKEY);
+	assert_ok(a, keystore_merge(a, b, &added));
+	ck_assert_uint_eq(added, 0);
+	assert_ok(a, keystore_get_master_key(a, 1, key));
+	free(header);
+	keystore_free(&a);
+	keystore_free(&b);
+}
+END_TEST
+
+START_TEST(test_generation_end)
+{
+	keystore   *ks = ks_make();
+	uint32_t	id = 0;
+
+	ks->header.generation = UINT64_MAX;
+	assert_fails(ks, keystore_add_master_key(ks, "x", &id), KEYSTORE_ELIMIT,
+				 "keystore \"keystore.ks\" has no generation left");
+	ck_assert_uint_eq(keystore_key_count(ks), 1);
+	keystore_free(&ks);
+}
+END_TEST
+
+int
+main(void)
+{
+	Suite	   *suite = suite_create("keys");
+	TCase	   *tc = tcase_create("keys");
+
+	tcase_add_test(tc, test_add);
+	tcase_add_test(tc, test_limit);
+	tcase_add_test(tc, test_generation_end);
+	suite_add_tcase(suite, tc);
+	tc = tcase_create("merge");
+	tcase_add_test(tc, test_merge_older);
+	tcase_add_test(tc, test_merge_newer);
+	tcase_add_test(tc, test_merge_diverged);
+	tcase_add_test(tc, test_merge_refused);
+	tcase_add_test(tc, test_merge_destroyed);
+	suite_add_tcase(suite, tc);
+	tc = tcase_create("ring");
+	tcase_add_test(tc, test_ring);
+	tcase_add_test(tc, test_ring_diverged);
+	tcase_add_test(tc, test_ring_damage);
+	tcase_add_test(tc, test_ring_is_no_body);
+	suite_add_tcase(suite, tc);
+	return ks_run(suite);
+}
