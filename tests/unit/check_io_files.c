@@ -82,7 +82,7 @@ setup(void)
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	ck_assert_int_eq(chdir(dir), 0);
 	ck_assert_int_eq(mkdir("pg_wal", 0700), 0);
-	ck_assert_int_eq(system("mkdir -p pg_tblspc/16385/PG_15_202209061/5 base/5"), 0);
+	ck_assert_int_eq(system("mkdir -p pg_tblspc/16385/PG_15_202209061/5 base/5 base/pgsql_tmp"), 0);
 	server.data_dir = dir;
 	io->start(&server);
 	ck_assert_ptr_nonnull(io->shared);
@@ -90,6 +90,7 @@ setup(void)
 		key[i] = (uint8_t) (i * 7 + 1);
 	ck_assert_int_eq(io->set_key(TDE_KEY_TABLESPACE, TABLESPACE, TDE_AES256, key), 0);
 	ck_assert_int_eq(io->set_key(TDE_KEY_WAL, 0, TDE_AES256, key), 0);
+	ck_assert_int_eq(io->set_key(PGX_IO_KEY_TEMP, 0, TDE_AES256, key), 0);
 	ck_assert_int_eq(io->new_epoch(), 0);
 	atomic_store(&io->shared->wal_on, 1);
 }
@@ -562,6 +563,121 @@ START_TEST(wal_wire_is_disk)
 }
 END_TEST
 
+/* Temporary files: a model in memory, and the file, under the same random operations. */
+#define TEMP_MAX	60000
+#define TEMP_FILE	"base/pgsql_tmp/pgsql_tmp1.0"
+
+static uint32_t
+next_random(uint32_t *state)
+{
+	*state = *state * 1664525 + 1013904223;
+	return *state >> 8;
+}
+
+START_TEST(temp_like_a_plain_file)
+{
+	static uint8_t model[TEMP_MAX];
+	static uint8_t buf[TEMP_MAX];
+	size_t		size = 0;
+	uint32_t	state = (uint32_t) _i + 1;
+	struct stat st;
+	int			fd = open(TEMP_FILE, O_RDWR | O_CREAT, 0600);
+
+	memset(model, 0, sizeof(model));
+	for (int step = 0; step < 400; step++)
+	{
+		/* Mostly near the end, as the server does; sometimes anywhere, or past the end. */
+		size_t		off = next_random(&state) % 3 != 0 ? size : next_random(&state) % (size + 9000);
+		size_t		len = 1 + next_random(&state) % (next_random(&state) % 2 ? 20 : 20000);
+
+		if (off >= TEMP_MAX)
+			off = TEMP_MAX - 1;
+		if (off + len > TEMP_MAX)
+			len = TEMP_MAX - off;
+		if (step % 17 == 16)
+		{
+			size = next_random(&state) % (size + 1);
+			memset(model + size, 0, TEMP_MAX - size);
+			ck_assert_int_eq(ftruncate(fd, (off_t) size), 0);
+		}
+		else
+		{
+			for (size_t i = 0; i < len; i++)
+				buf[i] = (uint8_t) next_random(&state);
+			ck_assert_int_eq(pwrite(fd, buf, len, (off_t) off), (long) len);
+			memcpy(model + off, buf, len);
+			if (size < off + len)
+				size = off + len;
+		}
+		ck_assert_int_eq(fstat(fd, &st), 0);
+		ck_assert_uint_eq((size_t) st.st_size, size);
+		off = size > 0 ? next_random(&state) % size : 0;
+		len = size - off;
+		ck_assert_int_eq(pread(fd, buf, TEMP_MAX, (off_t) off), (long) len);
+		ck_assert_mem_eq(buf, model + off, len);
+	}
+	close(fd);
+}
+END_TEST
+
+START_TEST(temp_is_encrypted)
+{
+	uint8_t		data[3 * PAGE + 100];
+	uint8_t		disk[sizeof(data)];
+	int			fd = open(TEMP_FILE, O_RDWR | O_CREAT, 0600);
+
+	memset(data, 'm', sizeof(data));
+	ck_assert_int_eq(write(fd, data, sizeof(data)), sizeof(data));
+	read_disk(TEMP_FILE, 0, disk, sizeof(disk));
+	for (size_t i = 0; i + 16 <= sizeof(disk); i += 4)
+		ck_assert_mem_ne(disk + i, data + i, 16);
+	ck_assert_mem_ne(disk, disk + PAGE, 16);
+	ck_assert_int_eq(ftruncate(fd, PAGE + 5), 0);
+	read_disk(TEMP_FILE, PAGE, disk, 5);
+	ck_assert_mem_ne(disk, data, 5);
+	close(fd);
+
+	/* The same bytes in another file are other bytes on disk. */
+	fd = open("base/pgsql_tmp/pgsql_tmp1.1", O_RDWR | O_CREAT, 0600);
+	ck_assert_int_eq(write(fd, data, PAGE), PAGE);
+	read_disk(TEMP_FILE, 0, disk, PAGE);
+	read_disk("base/pgsql_tmp/pgsql_tmp1.1", 0, data, PAGE);
+	ck_assert_mem_ne(disk, data, 16);
+	close(fd);
+}
+END_TEST
+
+/* A spill file is opened again and again to append. */
+START_TEST(temp_append)
+{
+	const char *path = "pg_replslot/s/xid-751-lsn-0-2000000.spill";
+	uint8_t		piece[777];
+	uint8_t		back[777];
+	uint8_t		disk[16];
+	int			fd;
+
+	ck_assert_int_eq(system("mkdir -p pg_replslot/s"), 0);
+	for (int i = 0; i < 30; i++)
+	{
+		fd = open(path, O_CREAT | O_WRONLY | O_APPEND, 0600);
+		memset(piece, 'a' + i, sizeof(piece));
+		ck_assert_int_eq(write(fd, piece, sizeof(piece)), sizeof(piece));
+		close(fd);
+	}
+	fd = open(path, O_RDONLY);
+	for (int i = 0; i < 30; i++)
+	{
+		memset(piece, 'a' + i, sizeof(piece));
+		ck_assert_int_eq(read(fd, back, sizeof(back)), sizeof(back));
+		ck_assert_mem_eq(back, piece, sizeof(piece));
+	}
+	ck_assert_int_eq(read(fd, back, 1), 0);
+	close(fd);
+	read_disk(path, 0, disk, sizeof(disk));
+	ck_assert_mem_ne(disk, "aaaaaaaaaaaaaaaa", 16);
+}
+END_TEST
+
 /* A descriptor number that is used again for another file is another file. */
 START_TEST(descriptor_is_forgotten)
 {
@@ -609,6 +725,9 @@ main(void)
 	tcase_add_test(tcase, wal_raw_process_sees_disk);
 	tcase_add_test(tcase, wal_without_key);
 	tcase_add_test(tcase, wal_wire_is_disk);
+	tcase_add_loop_test(tcase, temp_like_a_plain_file, 0, 10);
+	tcase_add_test(tcase, temp_is_encrypted);
+	tcase_add_test(tcase, temp_append);
 	tcase_add_test(tcase, descriptor_is_forgotten);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);

@@ -77,12 +77,25 @@ parse_relation_name(const char *p, struct pgx_io_path *path)
 	return true;
 }
 
-/* DATABASE/RELATION */
+/* DATABASE/RELATION, or pgsql_tmp/ and anything below it. */
 static void
 parse_database_dir(const char *p, struct pgx_io_path *path)
 {
-	if (parse_u32(&p, &path->database) && skip(&p, "/"))
+	if (strncmp(p, "pgsql_tmp/", 10) == 0)
+		path->kind = PGX_IO_TEMP;
+	else if (parse_u32(&p, &path->database) && skip(&p, "/"))
 		parse_relation_name(p, path);
+}
+
+/* pg_replslot/SLOT/xid-*.spill */
+static bool
+is_spill_file(const char *p)
+{
+	const char *name = strchr(p, '/');
+	size_t		len = strlen(p);
+
+	return name != NULL && strncmp(name, "/xid-", 5) == 0 && len > 6 &&
+		strcmp(p + len - 6, ".spill") == 0;
 }
 
 static enum pgx_io_kind
@@ -135,6 +148,8 @@ pgx_io_classify(const char *path, const char *data_dir, struct pgx_io_path *ret_
 	}
 	else if (skip(&p, "pg_wal/"))
 		ret_path->kind = classify_wal_name(p);
+	else if (skip(&p, "pg_replslot/"))
+		ret_path->kind = is_spill_file(p) ? PGX_IO_TEMP : PGX_IO_NONE;
 	else if (strcmp(p, PGX_IO_SELF_CHECK_PATH) == 0)
 	{
 		ret_path->kind = PGX_IO_RELATION;

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "io_internal.h"
@@ -46,6 +47,7 @@ pgx_io_resolve_libc(void)
 	*(void **) &pgx_libc.pwrite = next_symbol("pwrite");
 	*(void **) &pgx_libc.preadv = next_symbol("preadv");
 	*(void **) &pgx_libc.pwritev = next_symbol("pwritev");
+	*(void **) &pgx_libc.ftruncate = next_symbol("ftruncate");
 	*(void **) &pgx_libc.open = next_symbol("open");
 }
 
@@ -103,15 +105,21 @@ kind_of(int fd)
 static ssize_t
 pread_as(enum pgx_io_kind kind, int fd, void *buf, size_t len, off_t off)
 {
-	return kind == PGX_IO_RELATION ? pgx_relation_pread(fd, buf, len, off)
-		: pgx_wal_pread(fd, buf, len, off);
+	if (kind == PGX_IO_RELATION)
+		return pgx_relation_pread(fd, buf, len, off);
+	if (kind == PGX_IO_TEMP)
+		return pgx_temp_pread(fd, buf, len, off);
+	return pgx_wal_pread(fd, buf, len, off);
 }
 
 static ssize_t
 pwrite_as(enum pgx_io_kind kind, int fd, const void *buf, size_t len, off_t off)
 {
-	return kind == PGX_IO_RELATION ? pgx_relation_pwrite(fd, buf, len, off)
-		: pgx_wal_pwrite(fd, buf, len, off);
+	if (kind == PGX_IO_RELATION)
+		return pgx_relation_pwrite(fd, buf, len, off);
+	if (kind == PGX_IO_TEMP)
+		return pgx_temp_pwrite(fd, buf, len, off);
+	return pgx_wal_pwrite(fd, buf, len, off);
 }
 
 /*
@@ -131,48 +139,72 @@ pgx_io_tablespace_keyed(uint32_t tablespace, int slot)
 	}
 }
 
-/* Note what was opened; -1 with errno set if it must not be used. */
-static int
-register_file(int fd, const char *path, int flags)
+/* What a file that is about to be opened will be; PGX_IO_NONE if it is passed through. */
+static void
+describe_file(const char *path, int flags, struct pgx_io_file *ret_file)
 {
 	struct pgx_io_path is;
-	struct pgx_io_file file = {0};
-	bool		raw;
+	int			slot = 0;
 
+	memset(ret_file, 0, sizeof(*ret_file));
 	pgx_io_classify(path, pgx_server->data_dir, &is);
-	raw = is.kind != PGX_IO_NONE && pgx_server->is_raw(is.kind, flags);
-	if (is.kind == PGX_IO_RELATION && !raw)
+	if (is.kind == PGX_IO_NONE || pgx_server->is_raw(is.kind, flags))
+		return;
+	if (is.kind == PGX_IO_RELATION)
 	{
-		int			slot = pgx_io_find_key(TDE_KEY_TABLESPACE, is.tablespace);
-
-		if (slot < 0 || pgx_shared->keys[slot].alg == TDE_NONE)
-			is.kind = PGX_IO_NONE;
-		file.slot = (uint16_t) slot;
-		file.tablespace = is.tablespace;
-		file.database = is.database;
-		file.relation = is.relation;
-		file.fork = is.fork;
-		file.first_block = is.segment * TDE_SEGMENT_PAGES;
+		ret_file->tablespace = is.tablespace;
+		ret_file->database = is.database;
+		ret_file->relation = is.relation;
+		ret_file->fork = is.fork;
+		ret_file->first_block = is.segment * TDE_SEGMENT_PAGES;
+		slot = pgx_io_find_key(TDE_KEY_TABLESPACE, is.tablespace);
 	}
-	if (raw)
-		is.kind = PGX_IO_NONE;
-	file.kind = (uint8_t) is.kind;
+	else if (is.kind == PGX_IO_TEMP)
+	{
+		ret_file->temp_id = pgx_temp_file_id(path);
+		slot = pgx_io_find_key(PGX_IO_KEY_TEMP, 0);
+	}
+	if (slot < 0 || (is.kind == PGX_IO_RELATION && pgx_shared->keys[slot].alg == TDE_NONE))
+		return;
+	ret_file->slot = (uint16_t) slot;
+	ret_file->kind = (uint8_t) is.kind;
+}
 
+/* Open a file of ours, or that may become one of ours. */
+static int
+open_described(const char *path, int flags, mode_t mode)
+{
+	struct pgx_io_file file;
+	bool		append = false;
+	int			fd;
+
+	describe_file(path, flags, &file);
+	if (file.kind == PGX_IO_TEMP && (flags & O_ACCMODE) == O_WRONLY)
+	{
+		/* Appending to a unit means to read and write it; the server opens such a file to append only. */
+		append = (flags & O_APPEND) != 0;
+		flags = (flags & ~(O_ACCMODE | O_APPEND)) | O_RDWR;
+	}
+	fd = pgx_libc.open(path, flags, mode);
+	if (fd < 0)
+		return fd;
 	if (fd < PGX_IO_MAX_FD)
 		pgx_files[fd] = file;
-	else if (is.kind != PGX_IO_NONE)
+	else if (file.kind != PGX_IO_NONE)
 	{
+		(void) pgx_libc.close(fd);
 		errno = EMFILE;
 		return -1;
 	}
-	return 0;
+	if (append)
+		(void) lseek(fd, 0, SEEK_END);	/* cannot fail on a regular file */
+	return fd;
 }
 
 int
 open(const char *path, int flags,...)
 {
 	mode_t		mode = 0;
-	int			fd;
 
 	if (pgx_libc.open == NULL)
 		pgx_io_resolve_libc();
@@ -184,16 +216,7 @@ open(const char *path, int flags,...)
 		mode = va_arg(args, mode_t);
 		va_end(args);
 	}
-	fd = pgx_libc.open(path, flags, mode);
-	if (fd >= 0 && pgx_server != NULL && register_file(fd, path, flags) != 0)
-	{
-		int			save_errno = errno;
-
-		(void) pgx_libc.close(fd);
-		errno = save_errno;
-		return -1;
-	}
-	return fd;
+	return pgx_server != NULL ? open_described(path, flags, mode) : pgx_libc.open(path, flags, mode);
 }
 
 int
@@ -231,6 +254,16 @@ pwrite(int fd, const void *buf, size_t len, off_t off)
 	if (pgx_libc.open == NULL)
 		pgx_io_resolve_libc();
 	return pgx_libc.pwrite(fd, buf, len, off);
+}
+
+int
+ftruncate(int fd, off_t size)
+{
+	if (kind_of(fd) == PGX_IO_TEMP)
+		return pgx_temp_ftruncate(fd, size);
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	return pgx_libc.ftruncate(fd, size);
 }
 
 /* read() and write() on a file of ours: the same, at the descriptor's position. */

@@ -28,6 +28,7 @@ struct pgx_io_file
 	uint32_t	relation;
 	uint32_t	fork;
 	uint32_t	first_block;	/* of this segment file, within the fork */
+	uint64_t	temp_id;		/* of a temporary file */
 };
 
 /* The C library's own functions. */
@@ -41,6 +42,7 @@ struct pgx_io_libc
 	ssize_t		(*pwrite) (int, const void *, size_t, off_t);
 	ssize_t		(*preadv) (int, const struct iovec *, int, off_t);
 	ssize_t		(*pwritev) (int, const struct iovec *, int, off_t);
+	int			(*ftruncate) (int, off_t);
 };
 
 extern struct pgx_io_libc pgx_libc;
@@ -67,11 +69,15 @@ extern void pgx_io_tablespace_keyed(uint32_t tablespace, int slot);
 extern ssize_t pgx_raw_pread(int fd, void *buf, size_t len, off_t off);
 extern ssize_t pgx_raw_pwrite(int fd, const void *buf, size_t len, off_t off);
 
-/* io_relation.c and io_wal.c: the two ways of reading and writing. */
+/* io_relation.c, io_wal.c and io_temp.c: the three ways of reading and writing. */
 extern ssize_t pgx_relation_pread(int fd, void *buf, size_t len, off_t off);
 extern ssize_t pgx_relation_pwrite(int fd, const void *buf, size_t len, off_t off);
 extern ssize_t pgx_wal_pread(int fd, void *buf, size_t len, off_t off);
 extern ssize_t pgx_wal_pwrite(int fd, const void *buf, size_t len, off_t off);
+extern ssize_t pgx_temp_pread(int fd, void *buf, size_t len, off_t off);
+extern ssize_t pgx_temp_pwrite(int fd, const void *buf, size_t len, off_t off);
+extern int	pgx_temp_ftruncate(int fd, off_t size);
+extern uint64_t pgx_temp_file_id(const char *path);
 extern bool pgx_wal_known_header(uint64_t page_address, struct tde_wal_header *ret_header);
 extern int	pgx_wal_wire_crypt(const struct tde_wal_header *header, size_t offset, uint8_t *buf, size_t len);
 

@@ -27,7 +27,7 @@
 #define PGX_IO_SELF_CHECK_PATH	"pgx_tde/selfcheck"
 #define PGX_IO_SELF_CHECK_OID	1	/* no tablespace has this OID */
 
-/* One slot for each entry of the key table, one for WAL, one for the self-check. */
+/* One slot for each entry of the key table, one for temporary files, one for the self-check. */
 #define PGX_IO_MAX_KEYS		(TDE_KEYTABLE_MAX_ENTRIES + 2)
 
 enum pgx_io_kind
@@ -35,8 +35,12 @@ enum pgx_io_kind
 	PGX_IO_NONE = 0,			/* not ours: the call goes straight on */
 	PGX_IO_RELATION,			/* 8 KiB pages of a relation in an encrypted tablespace */
 	PGX_IO_WAL,					/* a WAL segment */
-	PGX_IO_WAL_TEMP				/* pg_wal/xlogtemp.*: WAL pages or the text of a timeline history */
+	PGX_IO_WAL_TEMP,			/* pg_wal/xlogtemp.*: WAL pages or the text of a timeline history */
+	PGX_IO_TEMP					/* temporary files and spill files of logical decoding */
 };
+
+/* The key of temporary files, beside the kinds of enum tde_key_kind; it is never on disk. */
+#define PGX_IO_KEY_TEMP		((enum tde_key_kind) 100)
 
 /* What a path is, by its name alone. */
 struct pgx_io_path

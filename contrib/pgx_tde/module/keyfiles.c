@@ -327,18 +327,18 @@ pgx_read_keytable(void)
 /*
  * The data may be newer than this copy of the keystore: the key was changed while the
  * base backup was running, say.  Then the table carries the keys that are missing, sealed
- * under the key that the opened keystore has.
+ * under the key that the opened keystore has.  True if that brought any.
  */
-static void
+static bool
 catch_up_with_data(tde_keytable *kt, keystore *ks)
 {
 	size_t		ring_len;
 	const uint8_t *ring = tde_keytable_ring(kt, &ring_len);
 	enum keystore_status status;
-	size_t		added;
+	size_t		added = 0;
 
 	if (ring_len == 0)
-		return;
+		return false;
 	status = keystore_import_ring(ks, ring, ring_len, &added);
 	if (status == KEYSTORE_OK && added > 0)
 	{
@@ -351,6 +351,7 @@ catch_up_with_data(tde_keytable *kt, keystore *ks)
 		ereport(LOG,
 				(errmsg("keystore \"%s\" was older than the data and has been brought up to date",
 						pgx_keystore_path())));
+	return added > 0;
 }
 
 static void
@@ -368,40 +369,50 @@ refuse_other_keystore(const uint8 *data_uuid, const uint8 *keystore_uuid)
 			 errhint("Copy the keystore of this replication group with \"pgx_keystore copy\", or correct pgx_tde.keystore_location.")));
 }
 
+/* TDE_KEYTABLE_ENOENT: the keystore has no key of that number. */
+static enum tde_keytable_status
+try_master_key(tde_keytable *kt, keystore *ks)
+{
+	uint8		master_key[KEYSTORE_KEY_LEN];
+	enum keystore_status status;
+	enum tde_keytable_status kt_status;
+
+	status = keystore_get_master_key(ks, tde_keytable_master_key_id(kt), master_key);
+	if (status == KEYSTORE_ENOKEY)
+		return TDE_KEYTABLE_ENOENT;
+	if (status != KEYSTORE_OK)
+		pgx_report_keystore(ERROR, ks, status);
+	kt_status = tde_keytable_open(kt, master_key);
+	explicit_bzero(master_key, sizeof(master_key));
+	return kt_status;
+}
+
 /* Unwrap the table's keys with the keystore's. */
 void
 pgx_open_keytable(tde_keytable *kt, keystore *ks)
 {
-	uint32		id = tde_keytable_master_key_id(kt);
-	uint8		master_key[KEYSTORE_KEY_LEN];
 	uint8		data_uuid[KEYSTORE_UUID_LEN];
 	uint8		ks_uuid[KEYSTORE_UUID_LEN];
-	enum keystore_status status;
-	enum tde_keytable_status kt_status;
+	enum tde_keytable_status status;
 
 	tde_keytable_uuid(kt, data_uuid);
 	keystore_get_uuid(ks, ks_uuid);
 	if (memcmp(data_uuid, ks_uuid, KEYSTORE_UUID_LEN) != 0)
 		refuse_other_keystore(data_uuid, ks_uuid);
 
-	status = keystore_get_master_key(ks, id, master_key);
-	if (status == KEYSTORE_ENOKEY)
-	{
-		catch_up_with_data(kt, ks);
-		status = keystore_get_master_key(ks, id, master_key);
-	}
-	if (status == KEYSTORE_ENOKEY)
+	/* The wrong key is there, under the right number, where two servers of a broken pair made one each. */
+	status = try_master_key(kt, ks);
+	if ((status == TDE_KEYTABLE_ENOENT || status == TDE_KEYTABLE_EDAMAGED) &&
+		catch_up_with_data(kt, ks))
+		status = try_master_key(kt, ks);
+	if (status == TDE_KEYTABLE_ENOENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("could not open keystore \"%s\": necessary master encryption key does not exist in the keystore",
 						pgx_keystore_path()),
-				 errdetail("The data needs master key %u.", id),
+				 errdetail("The data needs master key %u.", tde_keytable_master_key_id(kt)),
 				 errhint("Copy a newer keystore from the primary with \"pgx_keystore copy\", or restore the latest backup of the keystore.")));
-	if (status != KEYSTORE_OK)
-		pgx_report_keystore(ERROR, ks, status);
-	kt_status = tde_keytable_open(kt, master_key);
-	explicit_bzero(master_key, sizeof(master_key));
-	pgx_check_keytable(kt_status);
+	pgx_check_keytable(status);
 }
 
 /* Wrap the table under the keystore's active key, and let it carry the keystore's key ring. */

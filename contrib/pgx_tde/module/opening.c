@@ -232,6 +232,24 @@ open_at_start(int pipe)
 					"keystore has been opened")));
 }
 
+/*
+ * Temporary files are encrypted on every server that has a place for a keystore, open or not.  The
+ * server deletes them when it starts, so their key lives as long as the server.
+ */
+static void
+make_temporary_key(void)
+{
+	uint8		key[TDE_MAX_KEY_LEN];
+	bool		made = pg_strong_random(key, sizeof(key)) &&
+		pgx_io->set_key(PGX_IO_KEY_TEMP, 0, TDE_AES256, key) == 0;
+
+	explicit_bzero(key, sizeof(key));
+	if (!made)
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not make a key for temporary files")));
+}
+
 void
 pgx_open_at_start(void)
 {
@@ -239,6 +257,8 @@ pgx_open_at_start(void)
 	int			pipe = handover_descriptor();
 
 	open_at_start(pipe);
+	if (pgx_location_is_set())
+		make_temporary_key();
 	if (pipe >= 0)
 		close(pipe);
 	pgx_leave(outer);
