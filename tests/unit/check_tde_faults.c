@@ -10,6 +10,11 @@
 #include <config.h>
 
 #include <malloc.h>
+#if __has_include(<valgrind/memcheck.h>)
+#include <valgrind/memcheck.h>
+#else
+#define VALGRIND_MAKE_MEM_DEFINED(p, len) ((void) 0)
+#endif
 
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
@@ -92,9 +97,15 @@ extern void __wrap_free(void *p);
 void
 __wrap_free(void *p)
 {
-	if (p != NULL && secret[0] != 0 &&
-		memmem(p, malloc_usable_size(p), secret, sizeof(secret)) != NULL)
-		secret_freed = true;
+	if (p != NULL && secret[0] != 0)
+	{
+		size_t		len = malloc_usable_size(p);
+
+		/* Whatever lies there, never written to or not, is what we want to see. */
+		(void) VALGRIND_MAKE_MEM_DEFINED(p, len);
+		if (memmem(p, len, secret, sizeof(secret)) != NULL)
+			secret_freed = true;
+	}
 	__real_free(p);
 }
 
