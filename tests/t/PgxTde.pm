@@ -25,7 +25,7 @@ our $PASSPHRASE = 'open sesame, said the test';
 
 our @EXPORT = qw(
   $PASSPHRASE
-  work_dir keystore_dir keystore_file keytable_file pass_file set_passphrase write_file slurp_raw
+  work_dir keystore_dir keystore_file keytable_file pass_file set_passphrase create_keystore write_file slurp_raw
   pgx_keystore run_program shim shim_start plain_start start_fails log_size log_since
   new_primary new_standby copy_keystore base_backup configure_node tablespace_dir
   query_fails status_of fingerprint same_content caught_up rotate finish_segment
@@ -119,6 +119,16 @@ sub auto_open
 	my ($rc, $out, $err) =
 	  pgx_keystore([ '--enable-auto-open', keystore_file($node) ], "$passphrase\n");
 	die "could not enable auto-open: $err" if $rc != 0;
+	return;
+}
+
+# A keystore whose passphrase is checked fast; the cost is a public option.
+sub create_keystore
+{
+	my ($node, $passphrase) = @_;
+	my ($rc, $out, $err) =
+	  pgx_keystore([ 'create', '--kdf-cost', 10, keystore_file($node) ], "$passphrase\n");
+	die "could not create a keystore: $err" if $rc != 0;
 	return;
 }
 
@@ -259,6 +269,7 @@ sub configure_node
 #   checksums   1: initdb -k
 #   open        'command' (default): a passphrase command; 'none': nothing opens the keystore
 #   master_key  0: no keystore and no master key
+#   by_sql      1: the keystore is made by pgx_set_master_key(), with the costly default KDF
 #   passphrase  default $PASSPHRASE
 #   conf        more lines for postgresql.conf
 #   start       0: only make it
@@ -267,6 +278,7 @@ sub new_primary
 	my ($name, %params) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name);
 	my $with_key = $params{master_key} // 1;
+	my $passphrase = $params{passphrase} // $PASSPHRASE;
 
 	prepare_node($node);
 	mkdir keystore_dir($node), 0700;
@@ -276,12 +288,11 @@ sub new_primary
 		extra => [ $params{checksums} ? ('-k') : (), '--no-locale', '-E', 'UTF8' ]);
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'pgx_tde'");
 	configure_node($node, %params);
+	create_keystore($node, $passphrase) if $with_key && !$params{by_sql};
 	return $node if exists $params{start} && !$params{start};
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION pgx_tde');
-	$node->safe_psql('postgres',
-		q{SELECT pgx_set_master_key('} . ($params{passphrase} // $PASSPHRASE) . q{')})
-	  if $with_key;
+	$node->safe_psql('postgres', "SELECT pgx_set_master_key('$passphrase')") if $with_key;
 	return $node;
 }
 
