@@ -114,6 +114,15 @@ classify_wal_name(const char *name)
 }
 
 void
+pgx_io_classify_wal(const char *path, struct pgx_io_path *ret_path)
+{
+	const char *slash = strrchr(path, '/');
+
+	memset(ret_path, 0, sizeof(*ret_path));
+	ret_path->kind = classify_wal_name(slash == NULL ? path : slash + 1);
+}
+
+void
 pgx_io_classify(const char *path, const char *data_dir, struct pgx_io_path *ret_path)
 {
 	const char *p = path;

@@ -147,8 +147,13 @@ describe_file(const char *path, int flags, struct pgx_io_file *ret_file)
 	int			slot = 0;
 
 	memset(ret_file, 0, sizeof(*ret_file));
-	pgx_io_classify(path, pgx_server->data_dir, &is);
+	if (pgx_in_server)
+		pgx_io_classify(path, pgx_server->data_dir, &is);
+	else
+		pgx_io_classify_wal(path, &is);
 	if (is.kind == PGX_IO_NONE || pgx_server->is_raw(is.kind, flags))
+		return;
+	if (!pgx_in_server && !pgx_frontend_is_ours(path))
 		return;
 	if (is.kind == PGX_IO_RELATION)
 	{

@@ -3,7 +3,8 @@
  *		Coming into a process, and the table of functions for the module.
  *
  * In anything but postgres (the shell of an archive command, say) the layer
- * does nothing at all.  In postgres it takes itself out of LD_PRELOAD, so that the
+ * does nothing at all, unless "pgx_keystore exec" started the program; see
+ * io_frontend.c.  In postgres it takes itself out of LD_PRELOAD, so that the
  * server's children programs do not inherit it, and waits for the module.
  */
 #include <config.h>
@@ -17,6 +18,7 @@
 const struct pgx_io_server *pgx_server;
 struct pgx_io_shared *pgx_shared;
 uint8_t    *pgx_bounce;
+bool		pgx_in_server;
 
 extern struct pgx_io_api pgx_tde_io_api;
 
@@ -81,9 +83,9 @@ pgx_io_constructor(void)
 	void	   *bounce;
 
 	pgx_io_resolve_libc();
-	if (dlsym(RTLD_DEFAULT, "MyBackendType") == NULL)
+	pgx_in_server = dlsym(RTLD_DEFAULT, "MyBackendType") != NULL;
+	if (!pgx_in_server && getenv(PGX_IO_WAL_KEY_ENV) == NULL)
 		return;
-	leave_preload_list();
 	if (posix_memalign(&bounce, 4096, PGX_IO_BATCH * PGX_IO_PAGE) != 0)
 		return;
 	pgx_bounce = bounce;
@@ -91,4 +93,14 @@ pgx_io_constructor(void)
 	/* The module refuses to go on if this is missing. */
 	pgx_shared = pgx_io_alloc_shared(sizeof(*pgx_shared), &pgx_tde_io_api.shared_is_locked);
 	pgx_tde_io_api.shared = pgx_shared;
+	if (!pgx_in_server)
+	{
+		pgx_frontend_start();
+		return;
+	}
+	leave_preload_list();
+
+	/* pg_rewind starts a server; that gets its keys in its own way. */
+	unsetenv(PGX_IO_WAL_KEY_ENV);
+	unsetenv(PGX_IO_WAL_DIRS_ENV);
 }

@@ -49,6 +49,7 @@ extern struct pgx_io_libc pgx_libc;
 extern const struct pgx_io_server *pgx_server;	/* NULL until start() */
 extern struct pgx_io_shared *pgx_shared;
 extern struct pgx_io_file pgx_files[PGX_IO_MAX_FD];
+extern bool pgx_in_server;		/* false in a program beside the server */
 extern uint8_t *pgx_bounce;		/* PGX_IO_BATCH pages, aligned for O_DIRECT */
 
 extern void pgx_io_resolve_libc(void);
@@ -64,6 +65,10 @@ extern int	pgx_io_new_epoch(void);
 
 /* io_file.c */
 extern void pgx_io_tablespace_keyed(uint32_t tablespace, int slot);
+
+/* io_frontend.c */
+extern void pgx_frontend_start(void);
+extern bool pgx_frontend_is_ours(const char *path);
 
 /* io_file.c: whole transfers on the raw descriptor. */
 extern ssize_t pgx_raw_pread(int fd, void *buf, size_t len, off_t off);

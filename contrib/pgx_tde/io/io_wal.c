@@ -47,6 +47,17 @@ pgx_wal_wire_crypt(const struct tde_wal_header *header, size_t offset, uint8_t *
 	return tde_wal_crypt(ctr, header, offset, buf, buf, len);
 }
 
+/* The magic that a page has to have. */
+static uint16_t
+wal_magic(const uint8_t *page)
+{
+	uint16_t	magic = pgx_server->wal_magic;
+
+	if (magic == 0)
+		memcpy(&magic, page, sizeof(magic));
+	return magic;
+}
+
 /* Decrypt one page in place, if it is an encrypted page at all. */
 static int
 decrypt_page(uint8_t *page)
@@ -54,7 +65,7 @@ decrypt_page(uint8_t *page)
 	struct tde_wal_header header;
 	tde_ctr    *ctr;
 
-	if (!tde_wal_parse(page, pgx_server->wal_magic, &header))
+	if (!tde_wal_parse(page, wal_magic(page), &header))
 		return 0;
 	remember_header(&header);
 	if (header.epoch == 0)

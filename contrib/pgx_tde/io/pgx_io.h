@@ -30,6 +30,16 @@
 /* One slot for each entry of the key table, one for temporary files, one for the self-check. */
 #define PGX_IO_MAX_KEYS		(TDE_KEYTABLE_MAX_ENTRIES + 2)
 
+/*
+ * For programs beside the server (io_frontend.c): the number of a descriptor with magic, algorithm (one byte) and
+ * WAL key (32 bytes, AES-128 uses the first 16), and the directories, separated by colons, whose segments are to
+ * be decrypted.
+ */
+#define PGX_IO_WAL_KEY_ENV		"PGX_TDE_WAL_KEY_FD"
+#define PGX_IO_WAL_DIRS_ENV		"PGX_TDE_WAL_DIRS"
+#define PGX_IO_WAL_KEY_MAGIC	"PGXWAL01"
+#define PGX_IO_WAL_KEY_LEN		(8 + 1 + 32)
+
 enum pgx_io_kind
 {
 	PGX_IO_NONE = 0,			/* not ours: the call goes straight on */
@@ -58,6 +68,9 @@ struct pgx_io_path
  * directory, or absolute below data_dir (which has no trailing slash).  Pure.
  */
 extern void pgx_io_classify(const char *path, const char *data_dir, struct pgx_io_path *ret_path);
+
+/* The same where only WAL counts, in whatever directory. */
+extern void pgx_io_classify_wal(const char *path, struct pgx_io_path *ret_path);
 
 /*
  * A data key.  Only the process that holds the module's lock (or the startup process) writes; anyone reads.  A slot
@@ -91,7 +104,7 @@ struct pgx_io_shared
 struct pgx_io_server
 {
 	const char *data_dir;		/* absolute */
-	uint16_t	wal_magic;		/* XLOG_PAGE_MAGIC */
+	uint16_t	wal_magic;		/* XLOG_PAGE_MAGIC; 0 takes any */
 	bool		checksums;		/* the cluster has data checksums */
 
 	/* True if this process must see and leave the bytes of such a file as they are on disk. */

@@ -137,10 +137,11 @@ make_state(void)
 void
 _PG_init(void)
 {
+	/* Loaded by a session: too late for settings of the postmaster; the functions say what to do. */
+	if (!process_shared_preload_libraries_in_progress)
+		return;
 	define_settings();
-
-	/* Loaded by a session, or only to print a setting: nothing more to do than to know the settings. */
-	if (!process_shared_preload_libraries_in_progress || pgx_only_prints_setting())
+	if (pgx_only_prints_setting())
 		return;
 
 	pgx_load_io_layer();		/* does not return if the server has to be executed again */
