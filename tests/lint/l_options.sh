@@ -1,0 +1,91 @@
+#!/bin/sh
+# Every option and operation that a command's --help shows is in its man page, and back.
+set -u
+
+: "${srcdir:=$(dirname "$0")/../..}"
+: "${builddir:=.}"
+
+# Long options of a help text, one a line.
+help_options()
+{
+	"$@" --help | grep -o -e '--[a-z][a-z-]*' | sort -u
+}
+
+# Long options of a man page: mdoc writes them "Fl Fl name".
+man_options()
+{
+	grep -o -e 'Fl Fl [a-z][a-z-]*' "$1" | sed 's/Fl Fl /--/' | sort -u
+}
+
+test_number=0
+failed=0
+compare()
+{
+	test_number=$((test_number + 1))
+	if [ -z "$2" ] || [ "$2" != "$3" ]; then
+		echo "not ok $test_number - $1"
+		printf '%s\n' "in the program:" "$2" "in the man page:" "$3" | sed 's/^/# /'
+		failed=1
+	else
+		echo "ok $test_number - $1 ($(printf '%s\n' "$2" | wc -l))"
+	fi
+}
+
+# Fails if the man page's formatter has anything to say, other than that pages are not installed.
+check_page()
+{
+	test_number=$((test_number + 1))
+	said=$("$@" 2>&1 | grep -v -e 'mandoc\.db lacks' -e 'referenced manual not found')
+	if [ -n "$said" ]; then
+		echo "not ok $test_number - $*"
+		printf '%s\n' "$said" | sed 's/^/# /'
+		failed=1
+	else
+		echo "ok $test_number - $*"
+	fi
+}
+
+compare "options of pgx_keystore" "$(help_options "$builddir/pgx_keystore")" \
+	"$(man_options "$srcdir/man/pgx_keystore.1")"
+
+# Operations stand in the usage, and as "Cm" at the begin of an item or of the synopsis.
+compare "operations of pgx_keystore" \
+	"$("$builddir/pgx_keystore" --help | sed -n 's/^  pgx_keystore \([a-z][a-z-]*\) .*/\1/p' | sort -u)" \
+	"$(sed -n '/^\.Sh DESCRIPTION/,/^\.Sh OPTIONS/s/^\.It Cm \([a-z-]*\).*/\1/p' "$srcdir/man/pgx_keystore.1" | sort -u)"
+
+# The shim prints the real program's help first; ours are those that the real one does not know.
+compare "options of the pg_ctl shim" \
+	"$(help_options "$builddir/bin/pg_ctl/pg_ctl" | grep -e '--keystore')" \
+	"$(man_options "$srcdir/man/pgx-pg_ctl.1" | grep -e '--keystore')"
+
+# The exit codes are promised in the page and in the help.
+test_number=$((test_number + 1))
+if "$builddir/pgx_keystore" --help | grep -q 'Exit status: 0 done, 1 failed, 2 passphrase wrong'; then
+	echo "ok $test_number - exit codes in the help"
+else
+	echo "not ok $test_number - exit codes in the help"
+	failed=1
+fi
+
+for page in pgx_keystore.1 pgx-pg_ctl.1 pgx_servers.conf.5; do
+	for section in NAME 'EXIT STATUS' ENVIRONMENT FILES EXAMPLES 'SEE ALSO' CAVEATS; do
+		case $page,$section in
+			pgx_servers.conf.5,E[XN][IV]*) continue ;;	# no program, no exit status
+		esac
+		test_number=$((test_number + 1))
+		if grep -q "^\.Sh $section\$" "$srcdir/man/$page"; then
+			echo "ok $test_number - $page has $section"
+		else
+			echo "not ok $test_number - $page has $section"
+			failed=1
+		fi
+	done
+	if command -v mandoc >/dev/null; then
+		check_page mandoc -Tlint "$srcdir/man/$page"
+	fi
+	if command -v groff >/dev/null; then
+		check_page groff -mandoc -ww -z -Tutf8 "$srcdir/man/$page"
+	fi
+done
+echo "1..$test_number"
+exit $failed
