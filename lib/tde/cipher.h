@@ -31,12 +31,18 @@ extern size_t tde_ctr_key_len(enum tde_algorithm alg);
 extern const char *tde_algorithm_name(enum tde_algorithm alg);
 extern int	tde_algorithm_parse(const char *name, enum tde_algorithm *ret_alg);
 
-/* AES-XTS (IEEE 1619, SP 800-38E) with the key schedule kept; only the tweak changes from call to call. */
+/*
+ * AES-XTS (IEEE 1619, SP 800-38E) with the key schedule kept; only the tweak changes from call to
+ * call.
+ */
 typedef struct tde_xts tde_xts;
-extern tde_xts *tde_xts_new(enum tde_algorithm alg, const uint8_t *key);	/* NULL on failure, and for equal halves */
+extern tde_xts *tde_xts_new(enum tde_algorithm alg, const uint8_t *key);	/* NULL on failure, and
+																		 * for equal halves */
 extern void tde_xts_free(tde_xts **xts);	/* wipes; NULLs the caller's pointer */
-extern int	tde_xts_encrypt(tde_xts *xts, const uint8_t tweak[16], const uint8_t *in, uint8_t *out, size_t len);
-extern int	tde_xts_decrypt(tde_xts *xts, const uint8_t tweak[16], const uint8_t *in, uint8_t *out, size_t len);
+extern int	tde_xts_encrypt(tde_xts *xts, const uint8_t tweak[16], const uint8_t *in,
+							uint8_t *out, size_t len);
+extern int	tde_xts_decrypt(tde_xts *xts, const uint8_t tweak[16], const uint8_t *in,
+							uint8_t *out, size_t len);
 
 /* AES-CTR (SP 800-38A), 128-bit big-endian counter; skip is 0 to 15 bytes into the first block. */
 typedef struct tde_ctr tde_ctr;

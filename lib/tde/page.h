@@ -43,14 +43,17 @@ enum tde_page_result
  * it meanwhile): it is copied to out first and all work is done there.  in and
  * out do not overlap; both TDE_PAGE_SIZE bytes.  checksums: the cluster has data checksums.
  */
-extern enum tde_page_result tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums,
-											 const uint8_t *in, uint8_t *out);
+extern enum tde_page_result tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id,
+											 bool checksums, const uint8_t *in, uint8_t *out);
 
 /* The reverse, in place. */
-extern enum tde_page_result tde_page_decrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums,
-											 uint8_t *page);
+extern enum tde_page_result tde_page_decrypt(tde_xts *xts, const struct tde_page_id *id,
+											 bool checksums, uint8_t *page);
 
-/* PostgreSQL's page checksum (FNV-1a in 32 lanes), pd_checksum taken as zero.  AVX2 where the CPU has it. */
+/*
+ * PostgreSQL's page checksum (FNV-1a in 32 lanes), pd_checksum taken as zero.  AVX2 where the CPU
+ * has it.
+ */
 extern uint16_t tde_page_checksum(const uint8_t *page, uint32_t block);
 
 /* True if all TDE_PAGE_SIZE bytes are zero. */

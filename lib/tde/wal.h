@@ -45,9 +45,9 @@ extern bool tde_wal_parse(const uint8_t *page, uint16_t magic, struct tde_wal_he
 extern void tde_wal_set_epoch(uint8_t *page, uint32_t epoch);
 
 /*
- * Encrypt or decrypt len bytes that begin offset bytes into the page described by header.  offset + len stays
- * within the page; bytes of the page's header (offset < header_len) are copied as they are.
- * Knows nothing of trailing zeros.  in == out is fine.  Epoch 0 copies.
+ * Encrypt or decrypt len bytes that begin offset bytes into the page described by header.  offset
+ * + len stays within the page; bytes of the page's header (offset < header_len) are copied as they
+ * are.  Knows nothing of trailing zeros.  in == out is fine.  Epoch 0 copies.
  */
 extern int	tde_wal_crypt(tde_ctr *ctr, const struct tde_wal_header *header, size_t offset,
 						  const uint8_t *in, uint8_t *out, size_t len);
@@ -56,12 +56,12 @@ extern int	tde_wal_crypt(tde_ctr *ctr, const struct tde_wal_header *header, size
 extern size_t tde_wal_used(const uint8_t *page);
 
 /*
- * Encrypt a whole page in place under header->epoch (not 0): bytes up to valid_len (header_len to TDE_WAL_PAGE_SIZE)
- * are encrypted, those after it set to zero; the epoch is put into the page's header.  valid_len is a multiple of
- * 8, as every insert position is.
+ * Encrypt a whole page in place under header->epoch (not 0): bytes up to valid_len (header_len to
+ * TDE_WAL_PAGE_SIZE) are encrypted, those after it set to zero; the epoch is put into the page's
+ * header.  valid_len is a multiple of 8, as every insert position is.
  */
-extern int	tde_wal_page_encrypt(tde_ctr *ctr, const struct tde_wal_header *header, size_t valid_len,
-								 uint8_t *page);
+extern int	tde_wal_page_encrypt(tde_ctr *ctr, const struct tde_wal_header *header,
+								 size_t valid_len, uint8_t *page);
 
 /* Decrypt a whole page in place, trailing zeros left alone.  The epoch stays in its header. */
 extern int	tde_wal_page_decrypt(tde_ctr *ctr, const struct tde_wal_header *header, uint8_t *page);
