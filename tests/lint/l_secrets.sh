@@ -85,10 +85,12 @@ mkdir "$top/probe"
 printf 'x%sx' "$pass1" >"$top/probe/plain"
 
 hex() { printf %s "$1" | od -An -v -tx1 | tr -d ' \n'; }
-# Base64 depends on where the text begins; leave out what its neighbours can change.
-base64_core() { printf %s "$1" | base64 | tr -d '\n=' | cut -c 3-20; }
+# Base64 depends on where in its groups of three the text begins: $2 is what stands before it.  The first and
+# last characters can be another text's, so they are left out.
+base64_core() { printf '%s%s' "$2" "$1" | base64 | tr -d '\n=' | cut -c 5-24; }
 for pass in "$pass1" "$pass2"; do
-	for form in "$pass" "$(hex "$pass")" "$(base64_core "$pass")"; do
+	for form in "$pass" "$(hex "$pass")" "$(base64_core "$pass" '')" "$(base64_core "$pass" x)" \
+		"$(base64_core "$pass" xx)"; do
 		found=$(grep -rliFa -e "$form" "$top/said" "$top/keys" "$top/copy" "$top/received")
 		[ -z "$found" ]
 		report $? "no \"$form\" in what was said or written${found:+: $found}"

@@ -225,7 +225,7 @@ SKIP:
 	skip 'could not mount', 3
 	  if system('mount', '-t', 'tmpfs', '-o', 'size=8k,mode=0700', 'tmpfs', "$top/small") != 0;
 	mkdir "$top/small/ks", 0700;
-	write_file("$top/small/fill", 'x' x 4096);
+	write_file("$top/small/fill", q{x} x 8192);
 	cmd_fails([ @copy, '--to', "$top/small/ks" ], 1, qr/No space left on device/, 'full file system');
 	ok(!-e "$top/small/ks/keystore.ks", 'no keystore is left');
 	is(system('umount', "$top/small"), 0, 'unmounted');
