@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use IPC::Run qw(run);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
