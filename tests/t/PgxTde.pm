@@ -296,16 +296,18 @@ sub new_primary
 	return $node;
 }
 
-# The stock pg_basebackup into a new node's data directory, every tablespace mapped beside it.
+# The stock pg_basebackup into a new node's data directory, every tablespace mapped beside it.  Parameters: options,
+# a list; meanwhile: what to do while it is running.
 sub base_backup
 {
-	my ($from, $node, @options) = @_;
+	my ($from, $node, %params) = @_;
+	my @options = @{ $params{options} // ['-R'] };
 	my @map;
 
 	foreach my $line (split /\n/,
 		$from->safe_psql('postgres',
 			q{SELECT oid || ' ' || pg_tablespace_location(oid) FROM pg_tablespace
-			  WHERE pg_tablespace_location(oid) <> ''}))
+			  WHERE pg_tablespace_location(oid) ~ '^/'}))
 	{
 		my ($oid, $location) = $line =~ /^(\d+) (.*)$/;
 		(my $base = $location) =~ s{^.*/(?:ts_)?}{};
@@ -313,8 +315,13 @@ sub base_backup
 	}
 	# -R would note the name of this test as the standby's.
 	local %ENV = $from->_get_env(PGAPPNAME => undef);
-	system_or_bail('pg_basebackup', '-D', $node->data_dir, '-h', $from->host, '-p', $from->port,
-		'-c', 'fast', '-N', @map, @options);
+	my $backup = IPC::Run::start(
+		[
+			'pg_basebackup', '-D', $node->data_dir, '-h', $from->host, '-p', $from->port, '-c', 'fast',
+			'-N', @map, @options
+		]);
+	$params{meanwhile}->() if $params{meanwhile};
+	$backup->finish or die 'pg_basebackup failed';
 	mkdir $node->backup_dir;
 	mkdir $node->archive_dir;
 	$node->append_conf('postgresql.conf',
@@ -323,7 +330,7 @@ sub base_backup
 }
 
 # A standby of a running server, not yet started.  Parameters: open, passphrase, conf as for new_primary();
-# copy => 0: leave its keystore directory empty; options: more for pg_basebackup instead of -R.
+# copy => 0: leave its keystore directory empty; options, meanwhile as for base_backup().
 sub new_standby
 {
 	my ($from, $name, %params) = @_;
@@ -338,7 +345,7 @@ sub new_standby
 	{
 		mkdir keystore_dir($node), 0700;
 	}
-	base_backup($from, $node, @{ $params{options} // ['-R'] });
+	base_backup($from, $node, %params);
 	configure_node($node, %params);
 	return $node;
 }
