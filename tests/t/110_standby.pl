@@ -250,7 +250,7 @@ $primary->start;
 $primary->stop;
 command_fails_like(
 	[ 'pg_rewind', '-D', $primary->data_dir, '--source-server', $standby->connstr('postgres'), '-N' ],
-	qr/could not (?:find|read)|error/, 'pg_rewind cannot read the WAL');
+	qr/pg_rewind: error: could not (?:find previous|read) WAL record/, 'pg_rewind cannot read the WAL');
 is(slurp_raw(keytable_file($primary)), $keys, 'and has changed nothing');
 
 # So the old primary comes back by a base backup, with the keystore that it has: older by one master key.
