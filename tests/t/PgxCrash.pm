@@ -179,7 +179,7 @@ sub finish
 sub stop_client
 {
 	my ($node, $client) = @_;
-	kill 'TERM', children_of($client->{pid});
+	kill 'TERM', children_of($client->{pid}), $client->{pid};
 	my $code = finish($client);
 	$node->poll_query_until('postgres',
 		"SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = '$client->{name}'")
