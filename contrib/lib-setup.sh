@@ -75,6 +75,28 @@ setup_packages()
 		die "could not install the packages:$missing"
 }
 
+# Automatic opening binds a keystore to the machine's ID.  An installed Debian has one; a container or a bare
+# chroot may not.  What is made here is what systemd-machine-id-setup makes.
+setup_machine_id()
+{
+	local as_root=""
+
+	if grep -qsxE '[0-9a-f]{32}' /etc/machine-id /var/lib/dbus/machine-id; then
+		return 0
+	fi
+	if [ "$(id -u)" -ne 0 ]; then
+		if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+			as_root=sudo
+		else
+			die "this machine has no ID in /etc/machine-id; have root run:
+  systemd-machine-id-setup    (or: tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id)"
+		fi
+	fi
+	say "Making /etc/machine-id, which this machine lacks."
+	$as_root sh -c 'tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id && chmod 444 /etc/machine-id' ||
+		die "could not make /etc/machine-id"
+}
+
 # Make the unprivileged user if there is none.  Auto-open keeps its host secret in the home directory,
 # so it has to be a real one.
 setup_make_user()
@@ -179,7 +201,8 @@ setup_build()
 	setup_logged "create configure" "$log" autoreconf -fi "$work/src"
 	mkdir -p "$work/build"
 	cd "$work/build"
-	setup_logged "configure" "$log" ../src/configure --with-pg-config="$setup_pg_config" "$@"
+	setup_logged "configure" "$log" ../src/configure --disable-dependency-tracking \
+		--with-pg-config="$setup_pg_config" "$@"
 	setup_logged "build" "$log" make -j"$jobs"
 	setup_copy_server "$work/inst"
 	setup_logged "install" "$log" make install DESTDIR="$work/inst"
