@@ -469,7 +469,7 @@ int
 main(void)
 {
 	Suite	   *suite = suite_create("autoopen");
-	TCase	   *tc = tcase_create("here");
+	TCase	   *tc = ks_tcase("here");
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, test_enable_and_open);
@@ -480,7 +480,7 @@ main(void)
 	tcase_add_test(tc, test_default_path);
 	suite_add_tcase(suite, tc);
 
-	tc = tcase_create("elsewhere");
+	tc = ks_tcase("elsewhere");
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, test_other_directory);
 	tcase_add_test(tc, test_other_computer);
@@ -492,7 +492,7 @@ main(void)
 		tcase_add_test(tc, test_other_user);
 	suite_add_tcase(suite, tc);
 
-	tc = tcase_create("damaged");
+	tc = ks_tcase("damaged");
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, test_unsafe_secret);
 	tcase_add_test(tc, test_short_secret);
@@ -500,7 +500,6 @@ main(void)
 	tcase_add_test(tc, test_unsafe_aks);
 	tcase_add_test(tc, test_flip_every_byte);
 	tcase_add_test(tc, test_altered_keystore);
-	tcase_set_timeout(tc, 60);
 	suite_add_tcase(suite, tc);
 	return ks_run(suite);
 }

@@ -253,7 +253,7 @@ int
 main(void)
 {
 	Suite	   *suite = suite_create("crypto");
-	TCase	   *tc = tcase_create("primitives");
+	TCase	   *tc = ks_tcase("primitives");
 
 	tcase_add_loop_test(tc, test_scrypt, 0,
 						(int) (sizeof(scrypt_vectors) / sizeof(scrypt_vectors[0])));
@@ -264,10 +264,9 @@ main(void)
 	tcase_add_test(tc, test_gcm);
 	tcase_add_test(tc, test_sha256);
 	tcase_add_test(tc, test_random);
-	tcase_set_timeout(tc, 60);
 	suite_add_tcase(suite, tc);
 
-	tc = tcase_create("kdf_check");
+	tc = ks_tcase("kdf_check");
 	tcase_add_loop_test(tc, test_kdf_check, 0, (int) (sizeof(kdf_table) / sizeof(kdf_table[0])));
 	suite_add_tcase(suite, tc);
 	return ks_run(suite);

@@ -704,21 +704,19 @@ int
 main(void)
 {
 	Suite	   *suite = suite_create("faults");
-	TCase	   *tc = tcase_create("faults");
+	TCase	   *tc = ks_tcase("faults");
 
 	tcase_add_checked_fixture(tc, setup, ks_teardown);
 	tcase_add_loop_test(tc, test_faults, 0, SCENARIOS);
 	tcase_add_test(tc, test_no_handle);
 	tcase_add_test(tc, test_full_disk);
 	tcase_add_test(tc, test_order);
-	tcase_set_timeout(tc, 240);
 	suite_add_tcase(suite, tc);
 
-	tc = tcase_create("kill");
+	tc = ks_tcase("kill");
 	tcase_add_checked_fixture(tc, setup, ks_teardown);
 	tcase_add_test(tc, test_killed_store);
 	tcase_add_test(tc, test_killed_enable);
-	tcase_set_timeout(tc, 120);
 	suite_add_tcase(suite, tc);
 	return ks_run(suite);
 }

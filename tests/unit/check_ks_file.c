@@ -555,7 +555,7 @@ int
 main(void)
 {
 	Suite	   *suite = suite_create("file");
-	TCase	   *tc = tcase_create("store");
+	TCase	   *tc = ks_tcase("store");
 
 	tcase_add_checked_fixture(tc, ks_setup, ks_teardown);
 	tcase_add_test(tc, test_store_and_load);
@@ -567,7 +567,7 @@ main(void)
 	tcase_add_test(tc, test_leftovers);
 	suite_add_tcase(suite, tc);
 
-	tc = tcase_create("refused");
+	tc = ks_tcase("refused");
 	tcase_add_checked_fixture(tc, ks_setup, ks_teardown);
 	tcase_add_test(tc, test_missing);
 	tcase_add_loop_test(tc, test_refused, 0, (int) (sizeof(refusals) / sizeof(refusals[0])));
@@ -579,13 +579,12 @@ main(void)
 	}
 	suite_add_tcase(suite, tc);
 
-	tc = tcase_create("together");
+	tc = ks_tcase("together");
 	tcase_add_checked_fixture(tc, ks_setup, ks_teardown);
 	tcase_add_test(tc, test_lock);
 	tcase_add_test(tc, test_lock_waits);
 	tcase_add_test(tc, test_lock_unsafe);
 	tcase_add_test(tc, test_reader_and_writers);
-	tcase_set_timeout(tc, 120);
 	suite_add_tcase(suite, tc);
 	return ks_run(suite);
 }

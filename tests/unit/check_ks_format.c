@@ -527,14 +527,14 @@ int
 main(void)
 {
 	Suite	   *suite = suite_create("format");
-	TCase	   *tc = tcase_create("known");
+	TCase	   *tc = ks_tcase("known");
 
 	tcase_add_test(tc, test_known_file);
 	tcase_add_test(tc, test_unknown_slot_is_kept);
 	tcase_add_test(tc, test_known_ring);
 	suite_add_tcase(suite, tc);
 
-	tc = tcase_create("damage");
+	tc = ks_tcase("damage");
 	tcase_add_loop_test(tc, test_damage, 0, DAMAGES);
 	tcase_add_test(tc, test_flip_every_byte);
 	tcase_add_test(tc, test_alter_every_byte);
@@ -544,7 +544,6 @@ main(void)
 	tcase_add_loop_test(tc, test_bad_body, 0, (int) (sizeof(bad_bodies) / sizeof(bad_bodies[0])));
 	tcase_add_test(tc, test_too_large);
 	tcase_add_test(tc, test_auto_open_damage);
-	tcase_set_timeout(tc, 120);
 	suite_add_tcase(suite, tc);
 	return ks_run(suite);
 }

@@ -406,7 +406,7 @@ int
 main(void)
 {
 	Suite	   *suite = suite_create("handle");
-	TCase	   *tc = tcase_create("handle");
+	TCase	   *tc = ks_tcase("handle");
 
 	tcase_add_test(tc, test_new_and_free);
 	tcase_add_test(tc, test_status_names);
@@ -424,7 +424,6 @@ main(void)
 	tcase_add_test(tc, test_change_one_of_two);
 	tcase_add_test(tc, test_load_forgets);
 	tcase_add_test(tc, test_messages_are_cleared);
-	tcase_set_timeout(tc, 60);
 	suite_add_tcase(suite, tc);
 	return ks_run(suite);
 }

@@ -442,20 +442,20 @@ int
 main(void)
 {
 	Suite	   *suite = suite_create("keys");
-	TCase	   *tc = tcase_create("keys");
+	TCase	   *tc = ks_tcase("keys");
 
 	tcase_add_test(tc, test_add);
 	tcase_add_test(tc, test_limit);
 	tcase_add_test(tc, test_generation_end);
 	suite_add_tcase(suite, tc);
-	tc = tcase_create("merge");
+	tc = ks_tcase("merge");
 	tcase_add_test(tc, test_merge_older);
 	tcase_add_test(tc, test_merge_newer);
 	tcase_add_test(tc, test_merge_diverged);
 	tcase_add_test(tc, test_merge_refused);
 	tcase_add_test(tc, test_merge_destroyed);
 	suite_add_tcase(suite, tc);
-	tc = tcase_create("ring");
+	tc = ks_tcase("ring");
 	tcase_add_test(tc, test_ring);
 	tcase_add_test(tc, test_ring_diverged);
 	tcase_add_test(tc, test_ring_damage);

@@ -146,6 +146,15 @@ ks_redigest(uint8_t *buf, size_t len)
 	ck_assert(ksi_sha256(buf, len - KSI_DIGEST_LEN, buf + len - KSI_DIGEST_LEN));
 }
 
+TCase *
+ks_tcase(const char *name)
+{
+	TCase	   *tc = tcase_create(name);
+
+	tcase_set_timeout(tc, 300);
+	return tc;
+}
+
 int
 ks_run(Suite *suite)
 {

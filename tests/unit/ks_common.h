@@ -55,6 +55,9 @@ extern const char *ks_text(const char *fmt, ...) __attribute__((format(printf, 1
 /* Put the right digest at the end, as one who alters a file would. */
 extern void ks_redigest(uint8_t *buf, size_t len);
 
+/* A test case with time enough for a slow and busy machine. */
+extern TCase *ks_tcase(const char *name);
+
 /* Run the suite with TAP on standard output. */
 extern int	ks_run(Suite *suite);
 
