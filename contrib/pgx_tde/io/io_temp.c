@@ -122,8 +122,9 @@ pgx_temp_pread(int fd, void *buf, size_t len, off_t off)
 
 	while (done < len)
 	{
-		uint64_t	unit = (uint64_t) (off + (off_t) done) / UNIT;
-		size_t		skip = (size_t) ((off + (off_t) done) % UNIT);
+		uint64_t	at = (uint64_t) off + done;
+		uint64_t	unit = at / UNIT;
+		size_t		skip = (size_t) (at % UNIT);
 		size_t		want = len - done < UNIT - skip ? len - done : UNIT - skip;
 		bool		direct = want == UNIT;
 		ssize_t		got = read_unit(fd, unit, direct ? to + done : unit_buf);
@@ -172,8 +173,9 @@ pgx_temp_pwrite(int fd, const void *buf, size_t len, off_t off)
 
 	while (done < len)
 	{
-		uint64_t	unit = (uint64_t) (off + (off_t) done) / UNIT;
-		size_t		skip = (size_t) ((off + (off_t) done) % UNIT);
+		uint64_t	at = (uint64_t) off + done;
+		uint64_t	unit = at / UNIT;
+		size_t		skip = (size_t) (at % UNIT);
 		size_t		n = len - done < UNIT - skip ? len - done : UNIT - skip;
 		size_t		unit_len = n;
 

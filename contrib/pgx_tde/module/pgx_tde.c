@@ -12,8 +12,8 @@
 
 #include "pgx_tde.h"
 
-#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 190000
-#error "this version of PostgreSQL is not supported by pgx_tde; use 15, 16, 17 or 18"
+#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 180000
+#error "this version of PostgreSQL is not supported by pgx_tde; use PostgreSQL 15"
 #endif
 #if BLCKSZ != 8192 || XLOG_BLCKSZ != 8192 || RELSEG_SIZE != 131072
 #error "pgx_tde needs a server built with the default block and segment sizes"

@@ -14,6 +14,7 @@
 #include "pgx_postgres.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 /* Only PQcommMethods is used of libpq.h; the headers of GSSAPI are not needed for that. */
 #undef ENABLE_GSS
@@ -27,6 +28,7 @@
 #include "replication/slot.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
+#include "storage/fd.h"
 #include "utils/memutils.h"
 
 #include "pgx_tde.h"
@@ -89,6 +91,71 @@ pgx_start_io_layer(void)
 	pgx_io->start(&server);
 }
 
+#if PG_VERSION_NUM >= 170000
+
+/*
+ * From 17 on a walsender of a primary takes WAL from the buffers, where no page has an
+ * epoch.  What is sent is on disk, though, in a segment of the timeline that is
+ * being written; to read there is to learn the header.
+ */
+static bool
+learn_header(XLogRecPtr page, struct tde_wal_header *ret_header)
+{
+	static int	fd = -1;
+	static XLogSegNo open_segment;
+	XLogSegNo	segment;
+	char		start[TDE_WAL_SHORT_HEADER];
+
+	XLByteToSeg(page, segment, wal_segment_size);
+	if (fd >= 0 && segment != open_segment)
+	{
+		close(fd);
+		fd = -1;
+	}
+	if (fd < 0)
+	{
+		char		path[MAXPGPATH];
+
+		if (RecoveryInProgress())
+			return false;
+		XLogFilePath(path, GetWALInsertionTimeLine(), segment, wal_segment_size);
+		fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
+		open_segment = segment;
+	}
+	return fd >= 0 &&
+		pg_pread(fd, start, sizeof(start), XLogSegmentOffset(page, wal_segment_size)) == sizeof(start) &&
+		pgx_io->wal_header(page, ret_header);
+}
+
+#else
+
+/* Up to 16 all WAL that is sent has been read from a file before. */
+static bool
+learn_header(XLogRecPtr page, struct tde_wal_header *ret_header)
+{
+	return false;
+}
+
+#endif
+
+/* The header of a page as it is on this server's disk, by whatever way it is known. */
+static bool
+header_on_disk(XLogRecPtr page, struct tde_wal_header *ret_header)
+{
+	static struct tde_wal_header last;	/* messages go on where the one before ended */
+
+	if (last.header_len == 0 || last.address != page)
+	{
+		if (!pgx_io->wal_header(page, &last) && !learn_header(page, &last))
+		{
+			last.header_len = 0;
+			return false;
+		}
+	}
+	*ret_header = last;
+	return true;
+}
+
 /*
  * Encrypt the WAL of a streaming message in place, each page under the epoch that it has on this server's disk:
  * so ciphertext is the same here, on the wire, in the archive and on every standby.
@@ -102,24 +169,27 @@ encrypt_message(char *data, size_t len, XLogRecPtr lsn)
 		size_t		offset = lsn % XLOG_BLCKSZ;
 		size_t		n = Min(len, XLOG_BLCKSZ - offset);
 		struct tde_wal_header header;
-		bool		known;
-
-		if (offset == 0 && n >= TDE_WAL_SHORT_HEADER)
-			known = tde_wal_parse((uint8_t *) data, XLOG_PAGE_MAGIC, &header) &&
-				header.address == page;
-		else
-			known = pgx_io->wal_header(page, &header);
 
 		/* The zero rest of a switched segment has no header and stays as it is. */
-		if (!known && (offset != 0 || n < TDE_WAL_SHORT_HEADER))
+		if (offset == 0 && n >= TDE_WAL_SHORT_HEADER &&
+			!tde_wal_parse((uint8_t *) data, XLOG_PAGE_MAGIC, &header))
+			;
+		else if (!header_on_disk(page, &header))
 			ereport(FATAL,
 					(errcode(ERRCODE_INTERNAL_ERROR),
 					 errmsg("could not encrypt WAL at %X/%X for replication: the header of its page is not known",
 							LSN_FORMAT_ARGS(lsn))));
-		if (known && pgx_io->wal_crypt(&header, offset, (uint8_t *) data, n) != 0)
-			ereport(FATAL,
-					(errcode(ERRCODE_INTERNAL_ERROR),
-					 errmsg("could not encrypt WAL at %X/%X for replication", LSN_FORMAT_ARGS(lsn))));
+		else
+		{
+			/* Taken from the buffers, the page does not say which epoch it has. */
+			if (offset == 0 && n >= TDE_WAL_SHORT_HEADER)
+				tde_wal_set_epoch((uint8_t *) data, header.epoch);
+			if (pgx_io->wal_crypt(&header, offset, (uint8_t *) data, n) != 0)
+				ereport(FATAL,
+						(errcode(ERRCODE_INTERNAL_ERROR),
+						 errmsg("could not encrypt WAL at %X/%X for replication",
+								LSN_FORMAT_ARGS(lsn))));
+		}
 		data += n;
 		lsn += n;
 		len -= n;
