@@ -40,8 +40,12 @@ pgx_wal_known_header(uint64_t page_address, struct tde_wal_header *ret_header)
 int
 pgx_wal_wire_crypt(const struct tde_wal_header *header, size_t offset, uint8_t *buf, size_t len)
 {
-	tde_ctr    *ctr = pgx_io_wal_cipher();
+	tde_ctr    *ctr;
 
+	/* A page in the clear is sent in the clear; there may be no key at all yet. */
+	if (header->epoch == 0)
+		return 0;
+	ctr = pgx_io_wal_cipher();
 	if (ctr == NULL)
 		return -1;
 	return tde_wal_crypt(ctr, header, offset, buf, buf, len);

@@ -124,18 +124,38 @@ has_wal_key(tde_keytable *kt)
 }
 
 /*
- * Begin to encrypt WAL.  The record with the wrapped key goes out in the clear, and only then are pages encrypted;
- * the rest of the page that has been begun stays in the clear, so a new segment is
- * begun.  Slots of the keystore, which a passphrase could be guessed from, never are
- * in WAL in the clear.
+ * Begin to encrypt WAL.  The record with the wrapped key goes out in the clear, and is safe there before there is a
+ * key table, which makes a server encrypt from its start on: a standby could not read the record otherwise.
  */
 static void
 begin_wal_encryption(tde_keytable *kt, const uint8_t *kt_buf, size_t kt_len)
 {
 	XLogFlush(pgx_log_keytable(kt_buf, kt_len));
+	pgx_write_keytable(kt_buf, kt_len);
 	pgx_publish_keys(kt);
 	atomic_store(&pgx_io->shared->wal_on, 1);
-	XLogFlush(RequestXLogSwitch(false));
+}
+
+/*
+ * Slots of the keystore, which a passphrase could be guessed from, never are in WAL in the clear.  A page that
+ * was begun before WAL was encrypted stays in the clear to its end, over a restart too; then begin
+ * another segment.
+ */
+static void
+leave_clear_page(void)
+{
+	const struct pgx_io_shared *shared = pgx_io->shared;
+	XLogRecPtr	end = GetXLogInsertRecPtr();
+	bool		first_page = XLogSegmentOffset(end, wal_segment_size) < XLOG_BLCKSZ;
+
+	/* Nothing is in the page yet, and nothing to flush in it. */
+	if (end % XLOG_BLCKSZ == (first_page ? SizeOfXLogLongPHD : SizeOfXLogShortPHD))
+		return;
+
+	/* If no page was written since the start, what this one is like is not known. */
+	XLogFlush(end);
+	if (!shared->last_valid || shared->last_epoch == 0)
+		XLogFlush(RequestXLogSwitch(false));
 }
 
 /*
@@ -153,7 +173,6 @@ set_master_key(const Passphrase *passphrase)
 	uint8_t    *kt_buf;
 	size_t		ks_len;
 	size_t		kt_len;
-	bool		first_time;
 
 	pgx_check_location(ERROR);
 	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
@@ -166,18 +185,21 @@ set_master_key(const Passphrase *passphrase)
 		pgx_open_keytable(kt, ks);
 	check(ks, keystore_store(ks, pgx_keystore_path()));
 
+	/* From here on recovery may meet the new key; after a crash of another process it has only what is noted. */
+	pgx_note_open(ks, pgx_state->opened_by == PGX_CLOSED ? PGX_OPENED_BY_SQL : PGX_CLOSED);
+
 	pgx_bind_keytable(kt, ks);
-	first_time = !has_wal_key(kt);
-	if (first_time)
+	if (!has_wal_key(kt))
 		pgx_check_keytable(tde_keytable_add(kt, TDE_KEY_WAL, 0, TDE_AES256));
 	pgx_check_keytable(tde_keytable_serialize(kt, &kt_buf, &kt_len));
-	pgx_write_keytable(kt_buf, kt_len);
-	if (first_time)
+	if (atomic_load(&pgx_io->shared->wal_on) == 0)
 		begin_wal_encryption(kt, kt_buf, kt_len);
+	else
+		pgx_write_keytable(kt_buf, kt_len);
 
 	check(ks, keystore_serialize(ks, &ks_buf, &ks_len));
+	leave_clear_page();
 	XLogFlush(pgx_log_keystore(ks_buf, ks_len, kt_buf, kt_len));
-	pgx_note_open(ks, pgx_state->opened_by == PGX_CLOSED ? PGX_OPENED_BY_SQL : PGX_CLOSED);
 	free(ks_buf);
 	free(kt_buf);
 	LWLockRelease(pgx_lock());
