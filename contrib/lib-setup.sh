@@ -129,6 +129,17 @@ setup_as_user()
 		"$@"
 }
 
+# A perl program that makes itself the one who takes over the orphans of its descendants, and then becomes the
+# command in its arguments.  Servers outlive the pg_ctl that started them; in a container whose first process
+# does not wait for children, a killed server would stay as a zombie, and its data directory
+# as in use.  bash and our perl do wait, and the setting outlives exec.
+# shellcheck disable=SC2016 # perl's variables
+setup_reaper='
+	my %prctl = (x86_64 => 157, aarch64 => 167);
+	chomp(my $machine = `uname -m`);
+	syscall($prctl{$machine}, 36, 1, 0, 0, 0) if $prctl{$machine};	# PR_SET_CHILD_SUBREAPER
+	exec @ARGV or die "could not run $ARGV[0]: $!\n";'
+
 # Run a copy of one of our scripts, in $work, as a user that is not root: script, then its arguments.
 # As root that is the unprivileged user, who then owns $work.  Sets status.
 setup_run_unprivileged()
@@ -144,9 +155,10 @@ setup_run_unprivileged()
 		cd "$work"
 		setup_as_user "$setup_user" test -x "$work/src" ||
 			die "the user \"$setup_user\" cannot reach \"$work\"; set TMPDIR to a directory that it can"
-		setup_as_user "$setup_user" "$work/src/contrib/$script" --work "$work" "$@" || status=$?
+		setup_as_user "$setup_user" perl -e "$setup_reaper" \
+			"$work/src/contrib/$script" --work "$work" "$@" || status=$?
 	else
-		"$work/src/contrib/$script" --work "$work" "$@" || status=$?
+		perl -e "$setup_reaper" "$work/src/contrib/$script" --work "$work" "$@" || status=$?
 	fi
 	cd /
 }
