@@ -85,17 +85,17 @@ sub wait_gone
 	die "killed processes are still there: @pids";
 }
 
-# A dead postmaster that init has not collected yet would be taken for a running one.  Where init never does, the
-# file that names it has to go.
+# A dead postmaster that init has not collected yet would be taken for a running one.  Where init takes its time, or
+# never does it, the files that name it have to go.
 sub forget_postmaster
 {
 	my ($node, $pid) = @_;
-	foreach my $try (1 .. 200)
+	foreach my $try (1 .. 10)
 	{
 		return if !kill(0, $pid);
-		usleep(50_000);
+		usleep(20_000);
 	}
-	unlink $node->data_dir . '/postmaster.pid';
+	unlink $node->data_dir . '/postmaster.pid', $node->host . '/.s.PGSQL.' . $node->port . '.lock';
 	return;
 }
 
@@ -107,6 +107,10 @@ sub kill_server
 
 	# While it is stopped it starts no other, and none has the time to notice its death.
 	kill 'STOP', $postmaster;
+	until (!is_alive($postmaster) || (process_stat($postmaster))[1] eq 'T')
+	{
+		usleep(1_000);
+	}
 	my @all = (children_of($postmaster), $postmaster);
 	kill 'KILL', @all;
 	$node->{_pid} = undef;
