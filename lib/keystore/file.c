@@ -462,7 +462,7 @@ sync_existing(keystore *ks, const struct ksi_place *place)
 	return status;
 }
 
-/* Keep the former file under its second name, unless it is damaged: then what is there is better. */
+/* Keep the former file as .prev, unless it is damaged: then what .prev holds is better. */
 static enum keystore_status
 keep_former(keystore *ks, const struct ksi_place *place, const uint8_t *former, size_t len,
 			struct ksi_header *scratch)

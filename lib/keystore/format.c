@@ -527,7 +527,8 @@ ksi_format_get_ring(keystore *ks, const uint8_t *buf, size_t len, struct ksi_rin
 						"key ring has format version %u, but only version %d is supported",
 						get16(buf + RING_VERSION), FORMAT_VERSION);
 	set_ring_layout(ret_ring, get32(buf + RING_BODY_LENGTH));
-	if (ret_ring->ring_len != len || ret_ring->body_len > ksi_format_body_len(KEYSTORE_MAX_MASTER_KEYS))
+	if (ret_ring->ring_len != len ||
+		ret_ring->body_len > ksi_format_body_len(KEYSTORE_MAX_MASTER_KEYS))
 		return ksi_fail(ks, KEYSTORE_EDAMAGED,
 						"key ring is corrupted: size = %zu bytes, expected size = %zu bytes",
 						len, ret_ring->ring_len);

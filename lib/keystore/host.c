@@ -19,7 +19,7 @@
 #define DEFAULT_DIR			".pgx"
 #define DEFAULT_NAME		"host_secret"
 
-/* machine-id(5) keeps the file world-readable and owned by root; D-Bus had the same number first. */
+/* machine-id(5): readable by all, written by root.  D-Bus had the same number first. */
 static const char *const machine_id_files[] = {"/etc/machine-id", "/var/lib/dbus/machine-id"};
 
 /* False if the file is not there or holds no ID ("uninitialized" during the first boot). */

@@ -210,7 +210,7 @@ count_missing(const struct ksi_key *from, size_t from_count, const struct ksi_ke
 	return missing;
 }
 
-/* Put a key where its number belongs; if the number is taken, after the last one under a new number. */
+/* Put a key where its number belongs, or, if that is taken, at the end under a new one. */
 static bool
 insert_key(struct ksi_key *keys, size_t count, const struct ksi_key *key)
 {
@@ -250,7 +250,7 @@ unite(keystore *ks, const struct ksi_key *ruling, size_t ruling_count,
 		goto out;
 	memcpy(keys.ptr, ruling, ruling_count * sizeof(struct ksi_key));
 
-	/* First those whose number is free: a key that gets a new number must not take one of theirs. */
+	/* First those whose number is free, so that no new number takes one of theirs. */
 	for (int renumber = 0; renumber <= 1; renumber++)
 	{
 		for (size_t i = 0; i < other_count; i++)

@@ -45,7 +45,7 @@ fail_kdf(keystore *ks, enum ksi_crypto result, const struct keystore_kdf_params 
 					"Use a libcrypto that provides the function, or change the passphrase where the keystore opens.");
 }
 
-/* Parameters that the function has no use for are stored as zero, whatever the caller left in them. */
+/* Parameters that the function has no use for are stored as zero, whatever they were. */
 static void
 normalize_kdf(struct keystore_kdf_params *kdf)
 {

@@ -76,6 +76,7 @@ static int	fail_at;			/* ... at this count, from 1 */
 static int	call_count;
 static int	kill_at;			/* die at this step, 0 never; */
 static int	step_count;			/* a step is what changes the disk, before and after */
+static bool corrupting;			/* writes put down something else than they were given */
 static int	mapped;				/* mappings made minus mappings removed */
 static char trace[64];			/* w, f, R, L, U: what changed the disk, in order */
 
@@ -199,6 +200,8 @@ WRAP(ssize_t, write, (int fd, const void *buf, size_t len))
 		return -1;
 	step('\0');
 	n = __real_write(fd, buf, len > 1 && kill_at > 0 ? len / 2 : len);
+	if (corrupting)
+		ck_assert_int_eq(pwrite(fd, "?", 1, 20), 1);
 	step('w');
 	return n;
 }
@@ -565,6 +568,23 @@ START_TEST(test_full_disk)
 }
 END_TEST
 
+/* A disk that keeps something else than it was given is noticed before the old file is gone. */
+START_TEST(test_corrupting_disk)
+{
+	keystore   *ks = make();
+	enum keystore_status status;
+
+	corrupting = true;
+	status = keystore_store(ks, ks_path);
+	corrupting = false;
+	ck_assert_int_eq(status, KEYSTORE_EIO);
+	ck_assert(strstr(keystore_errmsg(ks), "does not hold what was written to it") != NULL);
+	assert_sound("corrupting disk");
+	ck_assert_int_eq(ks_count_files(ks_dir), 1);
+	keystore_free(&ks);
+}
+END_TEST
+
 /* The order that makes it durable: write, fsync, rename, fsync of the directory. */
 START_TEST(test_order)
 {
@@ -710,6 +730,7 @@ main(void)
 	tcase_add_loop_test(tc, test_faults, 0, SCENARIOS);
 	tcase_add_test(tc, test_no_handle);
 	tcase_add_test(tc, test_full_disk);
+	tcase_add_test(tc, test_corrupting_disk);
 	tcase_add_test(tc, test_order);
 	suite_add_tcase(suite, tc);
 
