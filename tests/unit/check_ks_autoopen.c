@@ -131,6 +131,44 @@ START_TEST(test_enable_and_open)
 }
 END_TEST
 
+/* The seal is made of what keystore.aks(5) says, all of it. */
+START_TEST(test_seal_parts)
+{
+	keystore   *ks = make_enabled();
+	size_t		len;
+	uint8_t    *aks = ks_read_file(aks_path, &len);
+	uint8_t    *secret = ks_read_file(secret_path, &len);
+	char	   *dir = realpath(ks_dir, NULL);
+	uint8_t		input[1024];
+	uint8_t    *p;
+	uint8_t		key[KEYSTORE_KEY_LEN];
+	uint8_t		ksk[KEYSTORE_KEY_LEN];
+	uint8_t		want[KEYSTORE_KEY_LEN];
+
+	ck_assert_ptr_nonnull(dir);
+	p = ksi_put32(input, 32);
+	memcpy(p, secret, 32);
+	p = ksi_put32(p + 32, 32);
+	memcpy(p, machine_id, 32);
+	p = ksi_put32(p + 32, 4);
+	p = ksi_put32(p, (uint32_t) geteuid());
+	p = ksi_put32(p, (uint32_t) strlen(dir));
+	memcpy(p, dir, strlen(dir));
+	p += strlen(dir);
+	ck_assert_int_eq(ksi_hkdf(input, (size_t) (p - input), aks + 16, 16,
+							  (const uint8_t *) "pgx auto-open host", 18, key, sizeof(key)),
+					 KSI_CRYPTO_OK);
+	ck_assert_int_eq(ksi_gcm_open(key, aks + 72, aks, 72, aks + 84, 32, ksk, aks + 116),
+					 KSI_CRYPTO_OK);
+	assert_ok(ks, keystore_get_ksk(ks, want));
+	ck_assert_mem_eq(ksk, want, sizeof(want));
+	free(dir);
+	free(aks);
+	free(secret);
+	keystore_free(&ks);
+}
+END_TEST
+
 /* It wraps the KSK, so rotations and a new passphrase leave it valid. */
 START_TEST(test_survives_changes)
 {
@@ -473,6 +511,7 @@ main(void)
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, test_enable_and_open);
+	tcase_add_test(tc, test_seal_parts);
 	tcase_add_test(tc, test_survives_changes);
 	tcase_add_test(tc, test_enable_twice);
 	tcase_add_test(tc, test_disable);

@@ -427,6 +427,23 @@ START_TEST(test_swap_slots)
 }
 END_TEST
 
+/* The header goes on after its last slot: as long as the body is shorter, the sum is right. */
+START_TEST(test_slack_after_slots)
+{
+	keystore   *ks = keystore_new();
+	size_t		len;
+	uint8_t    *buf = ks_read_data("v1.ks", &len);
+
+	(void) ksi_put32(buf + HEADER_LEN, SLOT + 196 + 100 + 196 + 128);
+	(void) ksi_put32(buf + BODY_LEN, 4 + 2 * 128);
+	ks_redigest(buf, len);
+	assert_fails(ks, keystore_load_bytes(ks, buf, len, "K"), KEYSTORE_EDAMAGED,
+				 CORRUPTED("invalid length of the header"));
+	free(buf);
+	keystore_free(&ks);
+}
+END_TEST
+
 /* ---- sealed with the right key, and wrong all the same ------------------------------- */
 
 static const struct
@@ -541,6 +558,7 @@ main(void)
 	tcase_add_test(tc, test_truncate_at_every_length);
 	tcase_add_test(tc, test_extend);
 	tcase_add_test(tc, test_swap_slots);
+	tcase_add_test(tc, test_slack_after_slots);
 	tcase_add_loop_test(tc, test_bad_body, 0, (int) (sizeof(bad_bodies) / sizeof(bad_bodies[0])));
 	tcase_add_test(tc, test_too_large);
 	tcase_add_test(tc, test_auto_open_damage);

@@ -310,6 +310,7 @@ END_TEST
 
 START_TEST(test_change_passphrase)
 {
+	const struct keystore_kdf_params weak = {KEYSTORE_KDF_PBKDF2_SHA512, 1000, 0, 0, 0};
 	keystore   *ks = ks_make();
 	uint8_t		before[KEYSTORE_KEY_LEN];
 	uint8_t		after[KEYSTORE_KEY_LEN];
@@ -324,8 +325,11 @@ START_TEST(test_change_passphrase)
 	ck_assert_uint_eq(keystore_get_generation(ks), 1);
 	ck_assert(keystore_is_open(ks));
 
-	/* On a closed handle it opens; on a failure it stays closed. */
+	/* On a closed handle it opens; on a failure it stays closed, also if it comes after the opening. */
 	keystore_close(ks);
+	assert_status(ks, keystore_change_passphrase(ks, PASS, strlen(PASS), PASS2, strlen(PASS2),
+												 &weak), KEYSTORE_EINVAL);
+	ck_assert(!keystore_is_open(ks));
 	assert_status(ks, keystore_change_passphrase(ks, PASS, strlen(PASS), "short", 5, &ks_cheap),
 				  KEYSTORE_EPASSLEN);
 	ck_assert(!keystore_is_open(ks));
