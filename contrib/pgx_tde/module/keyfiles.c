@@ -340,6 +340,8 @@ catch_up_with_data(tde_keytable *kt, keystore *ks)
 	if (ring_len == 0)
 		return false;
 	status = keystore_import_ring(ks, ring, ring_len, &added);
+	if (status == KEYSTORE_EDAMAGED || status == KEYSTORE_EFORMAT)
+		pgx_check_keytable(TDE_KEYTABLE_EDAMAGED);	/* the ring is a part of that file */
 	if (status == KEYSTORE_OK && added > 0)
 	{
 		pgx_lock_keystore(ks);

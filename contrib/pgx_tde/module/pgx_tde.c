@@ -61,6 +61,13 @@ pgx_require_preload(void)
 void
 pgx_error_closed(int elevel, const char *what)
 {
+	/* Recovery takes the keys from the key table, so with an open keystore it is the table that is missing. */
+	if (AmStartupProcess() && pgx_state->opened_by != PGX_CLOSED)
+		ereport(elevel,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("could not %s because the keys in file \"%s\" are missing", what,
+						PGX_KEYTABLE_FILE),
+				 errhint("Restore the file from a backup of this data directory, or from another server of its replication group.")));
 	ereport(elevel,
 			(errhidestmt(true),
 			 errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
