@@ -26,6 +26,9 @@ struct options
 	const char *passphrase_file;
 	const char *new_passphrase_file;
 	const char *host_secret;
+	const char *pgdata;
+	const char **wal_directories;
+	size_t		n_wal_directories;
 	const struct keystore_kdf_params *kdf;	/* NULL: the library's default */
 	bool		force;
 	bool		json;
@@ -40,6 +43,7 @@ extern int	action_info(const struct options *opts, int n_args, char **args);
 extern int	action_enable_auto_open(const struct options *opts, int n_args, char **args);
 extern int	action_auto_open(const struct options *opts, int n_args, char **args);
 extern int	action_copy(const struct options *opts, int n_args, char **args);
+extern int	action_exec(const struct options *opts, int n_args, char **args);
 extern int	action_receive(const struct options *opts, int n_args, char **args);
 
 /* ---- shared by the actions ------------------------------------------------ */

@@ -9,6 +9,7 @@
 #include <config.h>
 
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,7 @@ enum
 {
 	OPT_FROM, OPT_TO, OPT_FORCE, OPT_SERVERS, OPT_SSH, OPT_SSH_OPTION, OPT_REMOTE_COMMAND,
 	OPT_PASSPHRASE_FILE, OPT_NEW_PASSPHRASE_FILE, OPT_HOST_SECRET, OPT_KDF, OPT_KDF_COST,
-	OPT_OPEN, OPT_JSON, OPT_ENABLE_AUTO_OPEN, OPT_VERBOSE, OPT_VERSION, OPT_HELP, OPT_CHECK_ARGS,
+	OPT_PGDATA, OPT_WAL_DIRECTORY, OPT_OPEN, OPT_JSON, OPT_ENABLE_AUTO_OPEN, OPT_VERBOSE, OPT_VERSION, OPT_HELP, OPT_CHECK_ARGS,
 	N_OPTS
 };
 
@@ -55,6 +56,8 @@ static const struct option_def option_defs[N_OPTS] = {
 	[OPT_HOST_SECRET] = {"host-secret", 0, "FILE", "secret of this host that auto-open is bound to"},
 	[OPT_KDF] = {"kdf", 0, "NAME", "key derivation: scrypt (default) or pbkdf2"},
 	[OPT_KDF_COST] = {"kdf-cost", 0, "N", "scrypt: log2 of N, 10 to 24; pbkdf2: iterations"},
+	[OPT_PGDATA] = {"pgdata", 'D', "DATADIR", "data directory of the server"},
+	[OPT_WAL_DIRECTORY] = {"wal-directory", 0, "DIR", "decrypt WAL segments of this directory too; may be given several times"},
 	[OPT_OPEN] = {"open", 0, NULL, "ask for the passphrase and list the master keys too"},
 	[OPT_JSON] = {"json", 0, NULL, "print JSON"},
 	[OPT_ENABLE_AUTO_OPEN] = {"enable-auto-open", 0, NULL, NULL},	/* shown as an action */
@@ -94,6 +97,10 @@ static const struct action actions[] = {
 	"FILE", "change the passphrase while no server uses the keystore"},
 	{"auto-open", action_auto_open, BIT(OPT_PASSPHRASE_FILE) | BIT(OPT_HOST_SECRET), 2, 2,
 	"enable|disable|status FILE", "control opening without a passphrase on this host"},
+	{"exec", action_exec, BIT(OPT_PGDATA) | BIT(OPT_WAL_DIRECTORY) | BIT(OPT_PASSPHRASE_FILE) |
+		BIT(OPT_HOST_SECRET), 1, INT_MAX,
+	"-D DATADIR [--wal-directory DIR]... -- PROGRAM [ARGUMENT...]",
+	"run a program that reads encrypted WAL, such as pg_waldump or pg_rewind"},
 	{"--enable-auto-open", action_enable_auto_open,
 		BIT(OPT_ENABLE_AUTO_OPEN) | BIT(OPT_PASSPHRASE_FILE) | BIT(OPT_HOST_SECRET), 1, 1,
 	"FILE", "the same as auto-open enable FILE"},
@@ -184,6 +191,14 @@ store_option(struct command_line *cl, int opt, const char *arg)
 		case OPT_HOST_SECRET:
 			opts->host_secret = arg;
 			break;
+		case OPT_PGDATA:
+			opts->pgdata = arg;
+			break;
+		case OPT_WAL_DIRECTORY:
+			opts->wal_directories = pgx_realloc(opts->wal_directories,
+												(opts->n_wal_directories + 1) * sizeof(*opts->wal_directories));
+			opts->wal_directories[opts->n_wal_directories++] = arg;
+			break;
 		case OPT_KDF:
 			cl->kdf_name = arg;
 			break;
@@ -257,12 +272,14 @@ parse_options(int argc, char **argv, struct command_line *cl)
 		long_options[i].has_arg = option_defs[i].arg != NULL ? required_argument : no_argument;
 		long_options[i].val = OPT_BASE + i;
 	}
-	while ((c = getopt_long(argc, argv, "vV", long_options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "D:vV", long_options, NULL)) != -1)
 	{
 		if (c == 'v')
 			c = OPT_BASE + OPT_VERBOSE;
 		else if (c == 'V')
 			c = OPT_BASE + OPT_VERSION;
+		else if (c == 'D')
+			c = OPT_BASE + OPT_PGDATA;
 		if (c < OPT_BASE)
 		{
 			pgx_log_advice();	/* getopt_long() has said what is wrong */
@@ -388,5 +405,6 @@ main(int argc, char **argv)
 
 out:
 	free(cl.opts.ssh_options);
+	free(cl.opts.wal_directories);
 	return rc;
 }

@@ -20,6 +20,7 @@
 #include <openssl/crypto.h>
 
 #include "io_internal.h"
+#include "walkey.h"
 
 #define MAX_DIRECTORIES 16
 
@@ -107,15 +108,15 @@ note_directories(const char *list)
 void
 pgx_frontend_start(void)
 {
-	const char *fd_text = getenv(PGX_IO_WAL_KEY_ENV);
-	const char *dirs = getenv(PGX_IO_WAL_DIRS_ENV);
-	uint8_t		message[PGX_IO_WAL_KEY_LEN];
+	const char *fd_text = getenv(TDE_WALKEY_ENV);
+	const char *dirs = getenv(TDE_WALKEY_DIRS_ENV);
+	uint8_t		message[TDE_WALKEY_LEN];
 	bool		good;
 
 	if (fd_text == NULL || dirs == NULL)
 		return;
 	good = pgx_libc.pread(atoi(fd_text), message, sizeof(message), 0) == (ssize_t) sizeof(message) &&
-		memcmp(message, PGX_IO_WAL_KEY_MAGIC, 8) == 0 && pgx_shared != NULL && pgx_bounce != NULL &&
+		memcmp(message, TDE_WALKEY_MAGIC, 8) == 0 && pgx_shared != NULL && pgx_bounce != NULL &&
 		(message[8] == TDE_AES128 || message[8] == TDE_AES256) &&
 		pgx_io_set_key(TDE_KEY_WAL, 0, (enum tde_algorithm) message[8], message + 9) == 0;
 	OPENSSL_cleanse(message, sizeof(message));

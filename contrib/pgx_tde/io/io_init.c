@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "io_internal.h"
+#include "walkey.h"
 
 const struct pgx_io_server *pgx_server;
 struct pgx_io_shared *pgx_shared;
@@ -84,7 +85,7 @@ pgx_io_constructor(void)
 
 	pgx_io_resolve_libc();
 	pgx_in_server = dlsym(RTLD_DEFAULT, "MyBackendType") != NULL;
-	if (!pgx_in_server && getenv(PGX_IO_WAL_KEY_ENV) == NULL)
+	if (!pgx_in_server && getenv(TDE_WALKEY_ENV) == NULL)
 		return;
 	if (posix_memalign(&bounce, 4096, PGX_IO_BATCH * PGX_IO_PAGE) != 0)
 		return;
@@ -101,6 +102,6 @@ pgx_io_constructor(void)
 	leave_preload_list();
 
 	/* pg_rewind starts a server; that gets its keys in its own way. */
-	unsetenv(PGX_IO_WAL_KEY_ENV);
-	unsetenv(PGX_IO_WAL_DIRS_ENV);
+	unsetenv(TDE_WALKEY_ENV);
+	unsetenv(TDE_WALKEY_DIRS_ENV);
 }

@@ -30,16 +30,6 @@
 /* One slot for each entry of the key table, one for temporary files, one for the self-check. */
 #define PGX_IO_MAX_KEYS		(TDE_KEYTABLE_MAX_ENTRIES + 2)
 
-/*
- * For programs beside the server (io_frontend.c): the number of a descriptor with magic, algorithm (one byte) and
- * WAL key (32 bytes, AES-128 uses the first 16), and the directories, separated by colons, whose segments are to
- * be decrypted.
- */
-#define PGX_IO_WAL_KEY_ENV		"PGX_TDE_WAL_KEY_FD"
-#define PGX_IO_WAL_DIRS_ENV		"PGX_TDE_WAL_DIRS"
-#define PGX_IO_WAL_KEY_MAGIC	"PGXWAL01"
-#define PGX_IO_WAL_KEY_LEN		(8 + 1 + 32)
-
 enum pgx_io_kind
 {
 	PGX_IO_NONE = 0,			/* not ours: the call goes straight on */
