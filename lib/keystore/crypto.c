@@ -19,11 +19,34 @@
 
 #include "ksi.h"
 
+#ifdef __has_attribute
+#if __has_attribute(zero_call_used_regs)
+#define CLEARS_REGISTERS __attribute__((noinline, zero_call_used_regs("all")))
+#endif
+#endif
+#ifndef CLEARS_REGISTERS
+#define CLEARS_REGISTERS
+#endif
+
+/*
+ * What copied a secret leaves it in vector registers, and an idle process keeps those: they are in
+ * its core.  The compiler clears them on return, but not before a tail call, so this is a function
+ * of its own that calls nothing.
+ */
+CLEARS_REGISTERS static void
+clear_registers(void)
+{
+	/* The compiler must not see that there is nothing to do. */
+	__asm__ volatile("" ::: "memory");
+}
+
 void
 keystore_wipe(void *p, size_t len)
 {
-	if (p != NULL)
-		OPENSSL_cleanse(p, len);
+	if (p == NULL)
+		return;
+	OPENSSL_cleanse(p, len);
+	clear_registers();
 }
 
 /*

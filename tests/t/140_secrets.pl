@@ -1,7 +1,7 @@
 # 140_secrets.pl
 #		A full life of a keystore, by the commands and by the SQL forms without a
-#		passphrase, with every statement logged; then passphrases, the keystore's key and
-#		every master key are looked for in everything that it left behind.
+#		passphrase, with every statement logged; then passphrases, the keystore's key, every
+#		master key and every data key are looked for in everything that it left behind.
 
 use strict;
 use warnings;
@@ -75,8 +75,26 @@ sub start_by_shim
 		],
 		"$passphrase\n");
 	$node->_update_pid(-1);
+	return;
+}
+
+sub opened_by_shim
+{
+	my ($node, $passphrase) = @_;
+	start_by_shim($node, $passphrase);
 	is(status_of($node, 'status, opened_by'), 'open|pg_ctl', $node->name . ' is open');
 	return;
+}
+
+# The keys as "KIND NUMBER" => bytes.  Not by run_program(), which would print them.
+sub keys_of
+{
+	my ($node, $passphrase) = @_;
+	my ($in, $out, $err, %keys) = ("$passphrase\n", '', '');
+	IPC::Run::run([ $print_keys, keystore_file($node), keytable_file($node) ], '<', \$in, '>', \$out, '2>', \$err)
+	  or die "could not print the keys: $err";
+	$keys{"$1 $2"} = pack('H*', $3) while $out =~ /^([a-z]+)(\d+) ([0-9a-f]{32,})$/mg;
+	return %keys;
 }
 
 # ---- the life ----------------------------------------------------------------------------------
@@ -103,6 +121,7 @@ sub more
 watched([ 'pgx_keystore', 'create', '--kdf-cost', 10, keystore_file($primary) ], "$first\n");
 start_by_shim($primary, $first);
 $primary->safe_psql('postgres', 'CREATE EXTENSION pgx_tde');
+is(status_of($primary, 'status, opened_by'), 'open|pg_ctl', 'primary is open');
 $primary->safe_psql('postgres', 'SELECT pgx_set_master_key()');
 my $dir = tablespace_dir($primary, 'enc');
 $primary->safe_psql('postgres',
@@ -111,7 +130,7 @@ more();
 rotate($primary);
 
 my $standby = new_standby($primary, 'standby', open => 'none');
-start_by_shim($standby, $first);
+opened_by_shim($standby, $first);
 rotate($primary);
 more();
 caught_up($primary, $standby);
@@ -125,8 +144,8 @@ isnt(slurp_raw(keystore_file($primary)), $before, 'the passphrase has been chang
 watched([ 'pgx_keystore', 'copy', '--servers', PgxTde::servers_file(), '--from', 'primary', '--to', 'standby' ], '');
 my ($rc) = shim_start($primary, $first);
 is($rc, 2, 'the first passphrase no longer opens');
-start_by_shim($primary, $second);
-start_by_shim($standby, $second);
+opened_by_shim($primary, $second);
+opened_by_shim($standby, $second);
 rotate($primary);
 more();
 caught_up($primary, $standby);
@@ -163,16 +182,10 @@ look_at_processes();
 
 # ---- what is looked for ---------------------------------------------------------------------------
 
-my %secrets = ('first passphrase' => $first, 'second passphrase' => $second);
-{
-	# Not by run_program(), which would print the keys.
-	my ($in, $keys, $err) = ("$second\n", '', '');
-	IPC::Run::run([ $print_keys, keystore_file($primary) ], '<', \$in, '>', \$keys, '2>', \$err)
-	  or die "could not print the keys: $err";
-	$secrets{"$1 $2"} = pack('H*', $3) while $keys =~ /^(\w+) (\d+) ([0-9a-f]{64})$/mg;
-}
+my %secrets = ('first passphrase' => $first, 'second passphrase' => $second, keys_of($primary, $second));
 is_deeply([ sort grep { /master/ } keys %secrets ], [ map { "master $_" } 1 .. 6 ], 'six master keys are known');
 ok(exists $secrets{'ksk 0'}, 'so is the key of the keystore');
+cmp_ok(scalar(grep { /^data/ } keys %secrets), '>=', 2, 'and data keys, of the tablespace and of WAL');
 my %needles = map { forms_of($_, $secrets{$_}) } keys %secrets;
 
 # Every secret, in each form, as it could stand in the middle of something else.
@@ -229,18 +242,21 @@ is_deeply([ files_with(\%control, $proc) ], [ map { "$proc: $_" } sort keys %con
 
 SKIP:
 {
-	skip 'gcore is not installed', 7 if system('command -v gcore >/dev/null 2>&1') != 0;
+	skip 'gcore is not installed', 8 if system('command -v gcore >/dev/null 2>&1') != 0;
 	my $session = $primary->background_psql('postgres');
 	# It has used the keys: it has made one, and read and written with them.
 	my $backend = $session->query_safe('SELECT pg_backend_pid()');
 	$session->query_safe('SELECT pgx_set_master_key()');
-	$session->query_safe("CREATE TABLE core TABLESPACE enc AS SELECT 'MARK_core' || g AS x FROM generate_series(1, 3000) g");
+	$session->query_safe(
+		"CREATE TABLE core TABLESPACE enc AS SELECT 'MARK_core' || g AS x FROM generate_series(1, 3000) g");
 	$session->query_safe('CHECKPOINT; SELECT count(*) FROM t1; SELECT * FROM pgx_keystore_status');
-	my ($in, $keys) = ("$second\n", '');
-	IPC::Run::run([ $print_keys, keystore_file($primary) ], '<', \$in, '>', \$keys) or die 'could not print the keys';
-	$keys =~ /^master 7 ([0-9a-f]{64})$/m or die 'there is no new key';
-	%needles = (%needles, forms_of('master 7', pack('H*', $1)));
+	my %now = keys_of($primary, $second);
+	ok(exists $now{'master 7'}, 'there is a new key');
 
+	# Data keys are in the contexts of the cipher, in the memory of each process, as documented.
+	my %absent = ('first passphrase' => $first, 'second passphrase' => $second);
+	$absent{$_} = $now{$_} foreach grep { !/^data/ } keys %now;
+	%needles = map { forms_of($_, $absent{$_}) } keys %absent;
 	my %pids = (
 		backend => $backend,
 		postmaster => is_running($primary),
