@@ -10,7 +10,7 @@
 # The one place that lists what Debian 12 has to provide.
 setup_build_packages="build-essential autoconf automake libtool pkg-config libssl-dev libpq-dev
 	check libjansson-dev postgresql-15 postgresql-client-15 postgresql-server-dev-15 procps"
-setup_test_packages="libipc-run-perl libio-pty-perl openssh-server openssh-client mandoc python3 strace"
+setup_test_packages="libipc-run-perl libio-pty-perl openssh-server openssh-client mandoc python3 strace gdb"
 
 # Who runs the servers when root starts us: PostgreSQL refuses to run as root.
 setup_user=${PGX_TEST_USER:-pgxtest}
