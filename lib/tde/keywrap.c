@@ -8,72 +8,29 @@
  */
 #include <config.h>
 
-#include <string.h>
-
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <openssl/kdf.h>
-#include <openssl/params.h>
 #include <openssl/rand.h>
 
+#include "hkdf.h"
 #include "keywrap.h"
 
 #define INFO_WRAP	"pgx keytable wrap"
 #define INFO_MAC	"pgx keytable mac"
 
-static int
-derive_one(EVP_KDF *kdf, const uint8_t *master_key, const uint8_t *uuid, const char *info,
-		   uint8_t *ret_key, size_t len)
-{
-	char		digest[] = "SHA256";
-	EVP_KDF_CTX *ctx = NULL;
-	OSSL_PARAM	params[5];
-	int			result = -1;
-
-	/* libcrypto only reads what these point to; its interface has no const. */
-	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0);
-	params[1] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (void *) master_key,
-												  TDE_MASTER_KEY_LEN);
-	params[2] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, (void *) uuid,
-												  KEYWRAP_UUID_LEN);
-	params[3] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (void *) info,
-												  strlen(info));
-	params[4] = OSSL_PARAM_construct_end();
-
-	ctx = EVP_KDF_CTX_new(kdf);
-	if (ctx == NULL)
-		goto out;
-	if (EVP_KDF_derive(ctx, ret_key, len, params) != 1)
-		goto out;
-	result = 0;
-
-out:
-	EVP_KDF_CTX_free(ctx);
-	return result;
-}
-
 enum tde_keytable_status
 keywrap_derive(const uint8_t master_key[TDE_MASTER_KEY_LEN], const uint8_t uuid[KEYWRAP_UUID_LEN],
 			   struct keywrap_keys *ret_keys)
 {
-	EVP_KDF    *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
-	enum tde_keytable_status status = TDE_KEYTABLE_ECRYPTO;
-
-	if (kdf == NULL)
-		goto out;
-	if (derive_one(kdf, master_key, uuid, INFO_WRAP, ret_keys->wrap, sizeof(ret_keys->wrap)) != 0 ||
-		derive_one(kdf, master_key, uuid, INFO_MAC, ret_keys->mac, sizeof(ret_keys->mac)) != 0)
-		goto out;
-	status = TDE_KEYTABLE_OK;
-
-out:
-	if (status != TDE_KEYTABLE_OK)
-		OPENSSL_cleanse(ret_keys, sizeof(*ret_keys));
-	EVP_KDF_free(kdf);
-	return status;
+	if (tde_hkdf(master_key, TDE_MASTER_KEY_LEN, uuid, KEYWRAP_UUID_LEN, INFO_WRAP,
+				 ret_keys->wrap, sizeof(ret_keys->wrap)) == 0 &&
+		tde_hkdf(master_key, TDE_MASTER_KEY_LEN, uuid, KEYWRAP_UUID_LEN, INFO_MAC,
+				 ret_keys->mac, sizeof(ret_keys->mac)) == 0)
+		return TDE_KEYTABLE_OK;
+	OPENSSL_cleanse(ret_keys, sizeof(*ret_keys));
+	return TDE_KEYTABLE_ECRYPTO;
 }
 
 /* A GCM context with key, nonce and associated data in it; NULL if libcrypto fails. */

@@ -215,6 +215,25 @@ def key_table(master_key):
     return body + hmac.new(hkdf(master_key, uuid, b"pgx keytable mac"), body, hashlib.sha256).digest()
 
 
+def stream(master_key):
+    """A sealed stream of two chunks, pgx_backup_stream(5); a writer draws ids, nonce and data key at random."""
+    uuid = bytes(range(0xA0, 0xB0))
+    backup_id, stream_id = bytes(range(0x10, 0x20)), bytes(range(0x20, 0x30))
+    data_key = bytes(range(0x80, 0xA0))
+    head = b"PGXSTRM\0" + struct.pack(">IIII", 1, 140, 1, 1) + uuid + struct.pack(">II", 3, 2)
+    head += backup_id + stream_id
+    nonce = bytes(range(0x30, 0x3C))
+    wrapped, tag = gcm_encrypt(hkdf(master_key, uuid, b"pgx backup wrap"), nonce, head, data_key)
+    head += nonce + wrapped + tag
+    key = hkdf(data_key, stream_id, b"pgx stream key")
+    prefix = hkdf(data_key, stream_id, b"pgx stream nonce")[:7]
+    plain = bytes((i * 7 + (i >> 8)) & 0xFF for i in range(65536 + 100))
+    out = head
+    for number, (chunk, last) in enumerate(((plain[:65536], 0), (plain[65536:], 1))):
+        out += b"".join(gcm_encrypt(key, prefix + struct.pack(">IB", number, last), head, chunk))
+    return out
+
+
 def main(folder):
     self_test()
     key = bytes(range(64))
@@ -238,6 +257,7 @@ def main(folder):
     for name, data in answers.items():
         (folder / (name + ".page")).write_bytes(data)
     (folder / "keys_v1").write_bytes(key_table(bytes(range(0x40, 0x60))))
+    (folder / "stream_v1").write_bytes(stream(bytes(range(0x40, 0x60))))
 
 
 if __name__ == "__main__":
