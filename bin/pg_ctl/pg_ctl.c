@@ -11,47 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
+#include "handover.h"
 #include "log.h"
 #include "mem.h"
 #include "run.h"
 #include "shim.h"
-
-/* Core dumps are off while secrets are here, and as before for the server. */
-struct core_policy
-{
-	struct rlimit limit;
-	int			dumpable;
-	bool		changed;
-};
-
-static void
-core_forbid(struct core_policy *saved)
-{
-	struct rlimit none;
-
-	saved->changed = getrlimit(RLIMIT_CORE, &saved->limit) == 0;
-	if (!saved->changed)
-		return;
-	none = saved->limit;
-	none.rlim_cur = 0;			/* the hard limit could not be raised again */
-	(void) setrlimit(RLIMIT_CORE, &none);
-	saved->dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
-	(void) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-}
-
-static void
-core_restore(const struct core_policy *saved)
-{
-	if (!saved->changed)
-		return;
-	(void) setrlimit(RLIMIT_CORE, &saved->limit);
-	if (saved->dumpable == 1)
-		(void) prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-}
 
 static int
 become_real(const char *real, const struct shim_args *args)
@@ -116,28 +82,31 @@ is_refused_anyway(const struct shim_args *args, const char *pgdata)
 static int
 open_for_server(const struct shim_args *args, const char *pgdata, const char *real)
 {
-	struct core_policy policy;
+	struct pgx_core_policy policy;
+	keystore   *ks = NULL;
 	char	   *path = NULL;
-	char		number[16];
+	enum keystore_status st;
 	int			fd = -1;
 	int			rc = PGX_EXIT_FAILURE;
 
-	core_forbid(&policy);
+	pgx_core_forbid(&policy);
 	path = find_keystore(args, pgdata, real);
 	if (path == NULL)
 		goto out;
-	rc = handover_prepare(path, args->passphrase_file, &fd);
-	if (rc != PGX_EXIT_OK)
-		goto out;
-	snprintf(number, sizeof(number), "%d", fd);
-	if (setenv(HANDOVER_ENV, number, 1) != 0)
+	ks = keystore_new();
+	if (ks == NULL)
 	{
 		pgx_log_error("out of memory");
-		rc = PGX_EXIT_FAILURE;
+		goto out;
 	}
+	st = keystore_load(ks, path);
+	rc = st == KEYSTORE_OK ? pgx_keystore_ask(ks, args->passphrase_file) : pgx_log_keystore(ks, st);
+	if (rc == PGX_EXIT_OK)
+		rc = pgx_handover_prepare(ks, &fd);
 
 out:
-	core_restore(&policy);
+	keystore_free(&ks);
+	pgx_core_restore(&policy);
 	free(path);
 	return rc;
 }

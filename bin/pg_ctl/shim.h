@@ -8,14 +8,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The descriptor's number, for the server module; what comes through it is below. */
-#define HANDOVER_ENV		"PGX_KEYSTORE_FD"
-
-/* Message: magic, keystore UUID, keystore key. */
-#define HANDOVER_MAGIC		"PGXKSK01"
-#define HANDOVER_MAGIC_LEN	8
-#define HANDOVER_LEN		56
-
 struct shim_args
 {
 	/* ours */
@@ -46,11 +38,5 @@ extern char *find_real_pg_ctl(const char *path, const char *bindir);
 
 /* The configured keystore file of the server that args would start, or NULL after a message. */
 extern char *find_keystore(const struct shim_args *args, const char *pgdata, const char *real_pg_ctl);
-
-/*
- * Open the keystore and write its key into a pipe.  *ret_fd is the read end, to be inherited.  Returns
- * an exit code of log.h.
- */
-extern int	handover_prepare(const char *keystore_path, const char *passphrase_file, int *ret_fd);
 
 #endif							/* PGX_SHIM_H */

@@ -10,22 +10,25 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
+#include "handover.h"
 #include "keystore.h"
 #include "log.h"
 #include "prompt.h"
-#include "shim.h"
 
 /* On a terminal; a script gets one. */
 #define MAX_TRIES	3
 
-_Static_assert(HANDOVER_MAGIC_LEN + KEYSTORE_UUID_LEN + KEYSTORE_KEY_LEN == HANDOVER_LEN,
+_Static_assert(PGX_HANDOVER_MAGIC_LEN + KEYSTORE_UUID_LEN + KEYSTORE_KEY_LEN == PGX_HANDOVER_LEN,
 			   "the parts make the message");
 
-static int
-open_keystore(keystore *ks, const char *passphrase_file)
+int
+pgx_keystore_ask(keystore *ks, const char *passphrase_file)
 {
 	struct pgx_passphrase pass;
 	enum keystore_status st;
@@ -61,12 +64,12 @@ fill_pipe(const unsigned char *message, int *ret_fd)
 		return false;
 	}
 	do
-		n = write(fds[1], message, HANDOVER_LEN);
+		n = write(fds[1], message, PGX_HANDOVER_LEN);
 	while (n < 0 && errno == EINTR);
 	(void) close(fds[1]);
 
 	/* The shell that pg_ctl uses redirects 0 to 2; without O_CLOEXEC, so that it is inherited. */
-	if (n == HANDOVER_LEN)
+	if (n == PGX_HANDOVER_LEN)
 		fd = fcntl(fds[0], F_DUPFD, 3);
 	if (fd < 0)
 		pgx_log_error("could not write to a pipe: %m");
@@ -76,39 +79,72 @@ fill_pipe(const unsigned char *message, int *ret_fd)
 }
 
 int
-handover_prepare(const char *keystore_path, const char *passphrase_file, int *ret_fd)
+pgx_handover_prepare(keystore *ks, int *ret_fd)
 {
-	keystore   *ks = keystore_new();
-	unsigned char message[HANDOVER_LEN];
+	unsigned char message[PGX_HANDOVER_LEN];
+	char		number[16];
 	enum keystore_status st;
+	int			fd = -1;
 	int			rc = PGX_EXIT_FAILURE;
 
 	memset(message, 0, sizeof(message));
 	pgx_secret_lock(message, sizeof(message));
-	if (ks == NULL)
+	memcpy(message, PGX_HANDOVER_MAGIC, PGX_HANDOVER_MAGIC_LEN);
+	keystore_get_uuid(ks, message + PGX_HANDOVER_MAGIC_LEN);
+	st = keystore_get_ksk(ks, message + PGX_HANDOVER_MAGIC_LEN + KEYSTORE_UUID_LEN);
+	if (st != KEYSTORE_OK)
+	{
+		rc = pgx_log_keystore(ks, st);
+		goto out;
+	}
+	if (!fill_pipe(message, &fd))
+		goto out;
+	snprintf(number, sizeof(number), "%d", fd);
+	if (setenv(PGX_HANDOVER_ENV, number, 1) != 0)
 	{
 		pgx_log_error("out of memory");
+		(void) close(fd);
 		goto out;
 	}
-	if ((st = keystore_load(ks, keystore_path)) != KEYSTORE_OK)
-	{
-		rc = pgx_log_keystore(ks, st);
-		goto out;
-	}
-	rc = open_keystore(ks, passphrase_file);
-	if (rc != PGX_EXIT_OK)
-		goto out;
-	memcpy(message, HANDOVER_MAGIC, HANDOVER_MAGIC_LEN);
-	keystore_get_uuid(ks, message + HANDOVER_MAGIC_LEN);
-	if ((st = keystore_get_ksk(ks, message + HANDOVER_MAGIC_LEN + KEYSTORE_UUID_LEN)) != KEYSTORE_OK)
-	{
-		rc = pgx_log_keystore(ks, st);
-		goto out;
-	}
-	rc = fill_pipe(message, ret_fd) ? PGX_EXIT_OK : PGX_EXIT_FAILURE;
+	*ret_fd = fd;
+	rc = PGX_EXIT_OK;
 
 out:
 	keystore_wipe(message, sizeof(message));
-	keystore_free(&ks);
 	return rc;
+}
+
+void
+pgx_handover_end(int *fd)
+{
+	if (*fd < 0)
+		return;
+	(void) unsetenv(PGX_HANDOVER_ENV);
+	(void) close(*fd);
+	*fd = -1;
+}
+
+void
+pgx_core_forbid(struct pgx_core_policy *ret_saved)
+{
+	struct rlimit none;
+
+	ret_saved->changed = getrlimit(RLIMIT_CORE, &ret_saved->limit) == 0;
+	if (!ret_saved->changed)
+		return;
+	none = ret_saved->limit;
+	none.rlim_cur = 0;			/* the hard limit could not be raised again */
+	(void) setrlimit(RLIMIT_CORE, &none);
+	ret_saved->dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
+	(void) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+void
+pgx_core_restore(const struct pgx_core_policy *saved)
+{
+	if (!saved->changed)
+		return;
+	(void) setrlimit(RLIMIT_CORE, &saved->limit);
+	if (saved->dumpable == 1)
+		(void) prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
 }
