@@ -7,16 +7,31 @@
 # The caller sets progname.  Nothing here writes into the checkout, into the
 # server's own folders or below /usr/local.
 
-# The one place that lists what Debian 12 has to provide.
+# The major version of PostgreSQL: the one asked for in PG_MAJOR, or whose pg_config is named in PG_CONFIG, or the
+# one that this release of Debian has.
+setup_major=${PG_MAJOR:-}
+if [ -z "$setup_major" ] && [ -x "${PG_CONFIG:-}" ]; then
+	setup_major=$("$PG_CONFIG" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+fi
+if [ -z "$setup_major" ]; then
+	case $(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null) in
+		trixie) setup_major=17 ;;
+		forky|sid) setup_major=18 ;;
+		*) setup_major=15 ;;
+	esac
+fi
+
+# The one place that lists what Debian has to provide.
 setup_build_packages="build-essential autoconf automake libtool pkg-config libssl-dev libpq-dev
-	check libjansson-dev postgresql-15 postgresql-client-15 postgresql-server-dev-15 procps"
+	check libjansson-dev postgresql-$setup_major postgresql-client-$setup_major
+	postgresql-server-dev-$setup_major procps"
 setup_test_packages="libipc-run-perl libio-pty-perl openssh-server openssh-client mandoc python3 strace gdb"
 
 # Who runs the servers when root starts us: PostgreSQL refuses to run as root.
 setup_user=${PGX_TEST_USER:-pgxtest}
 
-# The pg_config of the major version that the module is for; the one in PATH may be of another.
-setup_pg_config=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+# The pg_config of that major version; the one in PATH may be of another.
+setup_pg_config=${PG_CONFIG:-/usr/lib/postgresql/$setup_major/bin/pg_config}
 
 say()
 {
@@ -125,7 +140,7 @@ setup_as_user()
 		PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin \
 		LANG="${LANG:-C.UTF-8}" ${TERM:+TERM="$TERM"} \
 		${CC:+CC="$CC"} ${CFLAGS:+CFLAGS="$CFLAGS"} ${TMPDIR:+TMPDIR="$TMPDIR"} \
-		${PG_CONFIG:+PG_CONFIG="$PG_CONFIG"} \
+		PG_MAJOR="$setup_major" ${PG_CONFIG:+PG_CONFIG="$PG_CONFIG"} \
 		"$@"
 }
 
@@ -208,7 +223,7 @@ setup_build()
 
 	jobs=$(nproc 2>/dev/null || echo 1)
 	[ -x "$setup_pg_config" ] || setup_pg_config=$(command -v pg_config || true)
-	[ -n "$setup_pg_config" ] || die "could not find pg_config; install the package postgresql-server-dev-15"
+	[ -n "$setup_pg_config" ] || die "could not find pg_config; install the package postgresql-server-dev-$setup_major"
 
 	setup_logged "create configure" "$log" autoreconf -fi "$work/src"
 	mkdir -p "$work/build"
@@ -231,7 +246,7 @@ setup_copy_server()
 	bindir=$("$setup_pg_config" --bindir)
 	sharedir=$("$setup_pg_config" --sharedir)
 	top=$(dirname "$bindir")
-	[ -x "$bindir/postgres" ] || die "could not find the server in \"$bindir\"; install the package postgresql-15"
+	[ -x "$bindir/postgres" ] || die "could not find the server in \"$bindir\"; install the package postgresql-$setup_major"
 	mkdir -p "$to$top" "$to$sharedir"
 	# Symbolic links are followed: one that points out of the tree would lead back to the original.
 	cp -RL "$top/." "$to$top/" || die "could not copy the server's programs"

@@ -23,7 +23,7 @@ sendfile sendfile64 copy_file_range splice vmsplice tee readahead
 ftruncate ftruncate64 truncate truncate64 fallocate fallocate64 posix_fallocate posix_fallocate64
 mmap mmap64 mremap process_vm_readv process_vm_writev
 aio_read aio_read64 aio_write aio_write64 lio_listio lio_listio64
-io_submit io_uring_queue_init io_uring_queue_init_params io_uring_setup io_uring_enter
+io_submit io_uring_queue_init io_uring_queue_init_mem io_uring_queue_init_params io_uring_setup io_uring_enter
 io_uring_submit io_uring_submit_and_wait
 fopen fopen64 fdopen freopen freopen64 fread __fread_chk fread_unlocked fwrite fwrite_unlocked
 fgets __fgets_chk fgetc getc fputc putc fputs getline getdelim
@@ -42,7 +42,10 @@ getc: standard input, and the scanners of configuration and bootstrap files
 fputc: streams of fopen, and log lines
 mmap: shared memory; a data file is mapped only to be flushed, and no byte of it is looked at
 shm_open: dynamic shared memory, outside the data directory
-posix_fallocate: dynamic shared memory; relations are extended by writing
+io_uring_queue_init: the server is not started with io_method = io_uring
+io_uring_queue_init_mem: the server is not started with io_method = io_uring
+io_uring_submit: the server is not started with io_method = io_uring
+posix_fallocate: dynamic shared memory; and, from 16 on, relations are extended with zeros, which are zeros on disk
 truncate: to length 0, when a relation is dropped'
 
 # NM may have options.

@@ -210,6 +210,31 @@ START_TEST(relation_refuses_parts_of_pages)
 }
 END_TEST
 
+/* The kernel would copy ciphertext that is good for one file only; files that are not ours it may copy. */
+START_TEST(relation_is_not_cloned)
+{
+	uint8_t		page[PAGE] = {1};
+	uint8_t		disk[PAGE];
+	int			fd = open(RELATION, O_RDWR | O_CREAT, 0600);
+	int			plain = open("base/5/PG_VERSION", O_RDWR | O_CREAT, 0600);
+	int			copy = open("base/5/copy", O_RDWR | O_CREAT, 0600);
+
+	ck_assert_int_eq(pwrite(fd, page, PAGE, 0), PAGE);
+	ck_assert_int_eq(pwrite(plain, page, PAGE, 0), PAGE);
+	ck_assert_int_eq(copy_file_range(fd, NULL, copy, NULL, PAGE, 0), -1);
+	ck_assert_int_eq(errno, EOPNOTSUPP);
+	errno = 0;
+	ck_assert_int_eq(copy_file_range(plain, NULL, fd, NULL, PAGE, 0), -1);
+	ck_assert_int_eq(errno, EOPNOTSUPP);
+	ck_assert_int_eq(copy_file_range(plain, NULL, copy, NULL, PAGE, 0), PAGE);
+	read_disk("base/5/copy", 0, disk, PAGE);
+	ck_assert_mem_eq(disk, page, PAGE);
+	close(fd);
+	close(plain);
+	close(copy);
+}
+END_TEST
+
 /* A file that ends inside a page: only whole pages come back, so that the server reports a short read. */
 START_TEST(relation_torn_end)
 {
@@ -709,6 +734,7 @@ main(void)
 	tcase_add_test(tcase, relation_round_trip);
 	tcase_add_test(tcase, relation_by_vector_and_position);
 	tcase_add_test(tcase, relation_refuses_parts_of_pages);
+	tcase_add_test(tcase, relation_is_not_cloned);
 	tcase_add_test(tcase, relation_torn_end);
 	tcase_add_test(tcase, relation_full_disk);
 	tcase_add_test(tcase, relation_same_page_elsewhere_differs);

@@ -47,6 +47,7 @@ pgx_io_resolve_libc(void)
 	*(void **) &pgx_libc.pwrite = next_symbol("pwrite");
 	*(void **) &pgx_libc.preadv = next_symbol("preadv");
 	*(void **) &pgx_libc.pwritev = next_symbol("pwritev");
+	*(void **) &pgx_libc.copy_file_range = next_symbol("copy_file_range");
 	*(void **) &pgx_libc.ftruncate = next_symbol("ftruncate");
 	*(void **) &pgx_libc.open = next_symbol("open");
 }
@@ -269,6 +270,23 @@ ftruncate(int fd, off_t size)
 	if (pgx_libc.open == NULL)
 		pgx_io_resolve_libc();
 	return pgx_libc.ftruncate(fd, size);
+}
+
+/*
+ * What the kernel copies by itself has been encrypted for the file that it comes from.  From 18 on the server
+ * can be told to do so; the module refuses the setting, and this is for whatever it does not know of.
+ */
+ssize_t
+copy_file_range(int in, off_t *in_off, int out, off_t *out_off, size_t len, unsigned flags)
+{
+	if (kind_of(in) != PGX_IO_NONE || kind_of(out) != PGX_IO_NONE)
+	{
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	return pgx_libc.copy_file_range(in, in_off, out, out_off, len, flags);
 }
 
 /* read() and write() on a file of ours: the same, at the descriptor's position. */

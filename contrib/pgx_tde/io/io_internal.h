@@ -43,6 +43,7 @@ struct pgx_io_libc
 	ssize_t		(*preadv) (int, const struct iovec *, int, off_t);
 	ssize_t		(*pwritev) (int, const struct iovec *, int, off_t);
 	int			(*ftruncate) (int, off_t);
+	ssize_t		(*copy_file_range) (int, off_t *, int, off_t *, size_t, unsigned);
 };
 
 extern struct pgx_io_libc pgx_libc;

@@ -10,11 +10,9 @@
 #include "storage/ipc.h"
 #include "utils/guc.h"
 
+#include "compat.h"
 #include "pgx_tde.h"
 
-#if PG_VERSION_NUM < 150000 || PG_VERSION_NUM >= 180000
-#error "this version of PostgreSQL is not supported by pgx_tde; use PostgreSQL 15"
-#endif
 #if BLCKSZ != 8192 || XLOG_BLCKSZ != 8192 || RELSEG_SIZE != 131072
 #error "pgx_tde needs a server built with the default block and segment sizes"
 #endif
@@ -151,7 +149,9 @@ _PG_init(void)
 	if (pgx_only_prints_setting())
 		return;
 
+	pgx_refuse_bypasses();
 	pgx_load_io_layer();		/* does not return if the server has to be executed again */
+	pgx_note_server_version();
 	pgx_state = make_state();
 	pgx_start_io_layer();
 	pgx_self_check();

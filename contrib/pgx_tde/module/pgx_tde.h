@@ -66,7 +66,7 @@ extern void pgx_load_io_layer(void);
 extern void pgx_self_check(void);
 extern bool pgx_only_prints_setting(void);
 
-/* role.c: what depends on the kind of process, and on the server's major version */
+/* role.c: what depends on the kind of process */
 extern void pgx_start_io_layer(void);
 extern void pgx_install_wire(void);
 

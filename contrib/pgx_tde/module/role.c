@@ -28,9 +28,9 @@
 #include "replication/slot.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
-#include "storage/fd.h"
 #include "utils/memutils.h"
 
+#include "compat.h"
 #include "pgx_tde.h"
 
 /* 'w', start of the data, end of WAL, time: what comes before the WAL in a streaming message. */
@@ -91,53 +91,6 @@ pgx_start_io_layer(void)
 	pgx_io->start(&server);
 }
 
-#if PG_VERSION_NUM >= 170000
-
-/*
- * From 17 on a walsender of a primary takes WAL from the buffers, where no page has an
- * epoch.  What is sent is on disk, though, in a segment of the timeline that is
- * being written; to read there is to learn the header.
- */
-static bool
-learn_header(XLogRecPtr page, struct tde_wal_header *ret_header)
-{
-	static int	fd = -1;
-	static XLogSegNo open_segment;
-	XLogSegNo	segment;
-	char		start[TDE_WAL_SHORT_HEADER];
-
-	XLByteToSeg(page, segment, wal_segment_size);
-	if (fd >= 0 && segment != open_segment)
-	{
-		close(fd);
-		fd = -1;
-	}
-	if (fd < 0)
-	{
-		char		path[MAXPGPATH];
-
-		if (RecoveryInProgress())
-			return false;
-		XLogFilePath(path, GetWALInsertionTimeLine(), segment, wal_segment_size);
-		fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
-		open_segment = segment;
-	}
-	return fd >= 0 &&
-		pg_pread(fd, start, sizeof(start), XLogSegmentOffset(page, wal_segment_size)) == sizeof(start) &&
-		pgx_io->wal_header(page, ret_header);
-}
-
-#else
-
-/* Up to 16 all WAL that is sent has been read from a file before. */
-static bool
-learn_header(XLogRecPtr page, struct tde_wal_header *ret_header)
-{
-	return false;
-}
-
-#endif
-
 /* The header of a page as it is on this server's disk, by whatever way it is known. */
 static bool
 header_on_disk(XLogRecPtr page, struct tde_wal_header *ret_header)
@@ -146,7 +99,7 @@ header_on_disk(XLogRecPtr page, struct tde_wal_header *ret_header)
 
 	if (last.header_len == 0 || last.address != page)
 	{
-		if (!pgx_io->wal_header(page, &last) && !learn_header(page, &last))
+		if (!pgx_io->wal_header(page, &last) && !pgx_learn_wal_header(page, &last))
 		{
 			last.header_len = 0;
 			return false;

@@ -91,16 +91,24 @@ check_alter(AlterTableSpaceOptionsStmt *stmt)
 }
 
 static void
+run_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
+			ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
+{
+	ProcessUtility_hook_type next = prev_process_utility ? prev_process_utility : standard_ProcessUtility;
+
+	next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+}
+
+static void
 process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, ProcessUtilityContext context,
 				ParamListInfo params, QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
-	ProcessUtility_hook_type next = prev_process_utility ? prev_process_utility : standard_ProcessUtility;
 	NodeTag		tag = nodeTag(pstmt->utilityStmt);
 	PlannedStmt *own;
 
 	if (tag != T_CreateTableSpaceStmt && tag != T_AlterTableSpaceOptionsStmt)
 	{
-		next(pstmt, query, read_only_tree, context, params, env, dest, qc);
+		run_utility(pstmt, query, read_only_tree, context, params, env, dest, qc);
 		return;
 	}
 
@@ -109,7 +117,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, Proc
 	if (tag == T_AlterTableSpaceOptionsStmt)
 	{
 		check_alter((AlterTableSpaceOptionsStmt *) own->utilityStmt);
-		next(own, query, false, context, params, env, dest, qc);
+		run_utility(own, query, false, context, params, env, dest, qc);
 		return;
 	}
 
@@ -118,7 +126,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree, Proc
 	creating = true;
 	PG_TRY();
 	{
-		next(own, query, false, context, params, env, dest, qc);
+		run_utility(own, query, false, context, params, env, dest, qc);
 	}
 	PG_FINALLY();
 	{
