@@ -74,6 +74,8 @@ key_state_name(enum keystore_key_state state)
 			return "active";
 		case KEYSTORE_KEY_RETIRED:
 			return "retired";
+		case KEYSTORE_KEY_COMPROMISED:
+			return "compromised";
 		case KEYSTORE_KEY_DESTROYED:
 			return "destroyed";
 	}

@@ -252,11 +252,10 @@ unseal(keystore *ks, const struct location *loc, uint8_t ret_ksk[KEYSTORE_KEY_LE
 {
 	enum keystore_status status;
 	struct ksi_auto_open aks;
-	struct ksi_secret keys = {0};
+	struct ksi_history history = {0};
 	uint8_t		buf[KSI_AUTO_OPEN_LEN];
 	uint8_t		key[KEYSTORE_KEY_LEN];
 	enum ksi_crypto result;
-	size_t		count;
 	const char *reason;
 
 	status = read_file(ks, loc, buf, &aks);
@@ -289,13 +288,13 @@ unseal(keystore *ks, const struct location *loc, uint8_t ret_ksk[KEYSTORE_KEY_LE
 						  ksi_crypto_reason());
 	if (status != KEYSTORE_OK || !ks->loaded)
 		goto out;
-	status = ksi_open_with(ks, ret_ksk, &keys, &count, &reason);
+	status = ksi_open_with(ks, ret_ksk, &history, &reason);
 	if (status == KEYSTORE_EDAMAGED)
 		(void) ksi_fail(ks, status, "keystore \"%s\" is corrupted: %s", ks->where,
 						reason != NULL ? reason : "its content was altered");
 
 out:
-	ksi_secret_free(&keys);
+	ksi_history_free(&history);
 	keystore_wipe(key, sizeof(key));
 	return status;
 }

@@ -158,6 +158,19 @@ out:
 	return result;
 }
 
+/* Does this libcrypto have the function? */
+bool
+ksi_kdf_fetchable(const char *name)
+{
+	EVP_KDF    *kdf;
+
+	ERR_clear_error();
+	kdf = EVP_KDF_fetch(NULL, name, NULL);
+	ERR_clear_error();
+	EVP_KDF_free(kdf);
+	return kdf != NULL;
+}
+
 static enum ksi_crypto
 derive(const char *name, const OSSL_PARAM params[], uint8_t *out, size_t out_len)
 {

@@ -39,6 +39,11 @@ static const struct
 	{KEYSTORE_ENOKEY, "master encryption key does not exist"},
 	{KEYSTORE_ECONFLICT, "keystore conflicts with another one"},
 	{KEYSTORE_ELIMIT, "too many keys or slots"},
+	{KEYSTORE_ELASTSLOT, "the last way to open a keystore cannot be removed"},
+	{KEYSTORE_EPOLICY, "the keystore's FIPS policy forbids it"},
+	{KEYSTORE_EUNSUPPORTED, "this kind of auto-open is not supported by this build"},
+	{KEYSTORE_ESEALER, "TPM or credential is not available"},
+	{KEYSTORE_ENOSLOT, "slot does not exist"},
 };
 
 const char *
@@ -69,6 +74,14 @@ ksi_clear_error(keystore *ks)
 {
 	ks->errmsg[0] = '\0';
 	ks->errhint[0] = '\0';
+}
+
+/* What a handle for a while had to say is said by the caller's. */
+void
+ksi_copy_error(keystore *to, const keystore *from)
+{
+	memcpy(to->errmsg, from->errmsg, sizeof(to->errmsg));
+	memcpy(to->errhint, from->errhint, sizeof(to->errhint));
 }
 
 /*

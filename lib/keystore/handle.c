@@ -60,13 +60,8 @@ ksi_alloc_secret(keystore *ks, struct ksi_secret *s, size_t len)
 bool
 keystore_memory_locked(const keystore *ks)
 {
-	return !ks->lock_failed && ksi_secret_locked(&ks->ksk) && ksi_secret_locked(&ks->keys);
-}
-
-struct ksi_key *
-ksi_keys(const struct ksi_secret *s)
-{
-	return (struct ksi_key *) (void *) s->ptr;	/* ends a page, and its size is a multiple of 8 */
+	return !ks->lock_failed && ksi_secret_locked(&ks->ksk) &&
+		ksi_secret_locked(&ks->history.keys) && ksi_secret_locked(&ks->history.formers);
 }
 
 enum keystore_status
@@ -131,7 +126,7 @@ keystore_create(keystore *ks, const char *passphrase, size_t len,
 {
 	enum keystore_status status;
 	struct ksi_header *header = NULL;
-	struct ksi_secret keys = {0};
+	struct ksi_history history = {0};
 
 	ksi_clear_error(ks);
 	forget(ks);
@@ -157,25 +152,29 @@ keystore_create(keystore *ks, const char *passphrase, size_t len,
 						  ksi_crypto_reason());
 		goto out;
 	}
-	status = ksi_alloc_secret(ks, &keys, sizeof(struct ksi_key));
+	status = ksi_history_alloc(ks, &history, 1, 0);
 	if (status != KEYSTORE_OK)
 		goto out;
-	status = ksi_key_make(ks, 1, origin, ksi_keys(&keys));
+	status = ksi_key_make(ks, header->uuid, 1, origin, ksi_keys(&history));
 	if (status != KEYSTORE_OK)
 		goto out;
-	status = ksi_slot_make(ks, header->uuid, 1, "passphrase", passphrase, len, kdf,
-						   &header->slots[0]);
+	status = ksi_slot_make(ks, &(struct ksi_new_slot){
+		.uuid = header->uuid, .ksk = ks->ksk.ptr, .id = 1, .kind = KEYSTORE_SLOT_PASSPHRASE,
+		.label = "passphrase", .text = passphrase, .text_len = len, .kdf = kdf
+	}, &header->slots[0]);
 	if (status != KEYSTORE_OK)
 		goto out;
 	header->slot_count = 1;
 	header->generation = 1;
 	header->changed = (int64_t) time(NULL);
-	status = ksi_commit(ks, header, &keys, 1);
+	status = ksi_commit(ks, header, &history);
+	if (status == KEYSTORE_OK)
+		ks->opened_slot = 1;
 
 out:
 	if (status != KEYSTORE_OK)
 		forget(ks);
-	ksi_secret_free(&keys);
+	ksi_history_free(&history);
 	free(header);
 	return status;
 }
@@ -277,6 +276,21 @@ keystore_load_bytes(keystore *ks, const void *buf, size_t len, const char *where
 	return status;
 }
 
+/* Hand over what from holds, open; where and the texts stay.  from is empty afterwards. */
+void
+ksi_take_content(keystore *to, keystore *from)
+{
+	free(to->raw);
+	to->raw = from->raw;
+	from->raw = NULL;
+	to->layout = from->layout;
+	to->header = from->header;
+	ksi_secret_move(&to->ksk, &from->ksk);
+	ksi_history_move(&to->history, &from->history);
+	to->opened_slot = 0;
+	forget(from);
+}
+
 enum keystore_status
 keystore_serialize(keystore *ks, uint8_t **ret_buf, size_t *ret_len)
 {
@@ -301,8 +315,7 @@ keystore_open_ksk(keystore *ks, const uint8_t ksk[KEYSTORE_KEY_LEN])
 {
 	enum keystore_status status = ksi_need_loaded(ks);
 	struct ksi_secret own = {0};
-	struct ksi_secret keys = {0};
-	size_t		count = 0;
+	struct ksi_history history = {0};
 	const char *reason = NULL;
 
 	if (status != KEYSTORE_OK)
@@ -312,7 +325,7 @@ keystore_open_ksk(keystore *ks, const uint8_t ksk[KEYSTORE_KEY_LEN])
 	if (status != KEYSTORE_OK)
 		goto out;
 	memcpy(own.ptr, ksk, KEYSTORE_KEY_LEN);
-	status = ksi_open_with(ks, own.ptr, &keys, &count, &reason);
+	status = ksi_open_with(ks, own.ptr, &history, &reason);
 	if (status == KEYSTORE_EDAMAGED && reason != NULL)
 		(void) ksi_fail(ks, status, "keystore \"%s\" is corrupted: %s", ks->where, reason);
 	else if (status == KEYSTORE_EDAMAGED)
@@ -322,13 +335,37 @@ keystore_open_ksk(keystore *ks, const uint8_t ksk[KEYSTORE_KEY_LEN])
 	if (status != KEYSTORE_OK)
 		goto out;
 	ksi_secret_move(&ks->ksk, &own);
-	ksi_secret_move(&ks->keys, &keys);
-	ks->key_count = count;
+	ksi_history_move(&ks->history, &history);
+	ks->opened_slot = 0;
 
 out:
 	ksi_secret_free(&own);
-	ksi_secret_free(&keys);
+	ksi_history_free(&history);
 	return status;
+}
+
+/* A holder that is not open has no key to try, which is the caller's mistake. */
+enum keystore_status
+keystore_open_like(keystore *ks, keystore *holder)
+{
+	enum keystore_status status = ksi_need_loaded(ks);
+
+	if (status != KEYSTORE_OK)
+		return status;
+	if (!keystore_is_open(holder))
+		return ksi_fail(ks, KEYSTORE_EINVAL, "the other keystore is not open");
+	status = keystore_open_ksk(ks, holder->ksk.ptr);
+	for (size_t i = holder->history.former_count; status == KEYSTORE_EWRONGKEY && i > 0; i--)
+		status = keystore_open_ksk(ks, ksi_formers(&holder->history)[i - 1].key);
+	if (status == KEYSTORE_OK)
+		ksi_clear_error(ks);
+	return status;
+}
+
+uint32_t
+keystore_opened_slot(const keystore *ks)
+{
+	return ks->opened_slot;
 }
 
 bool
@@ -351,8 +388,8 @@ void
 keystore_close(keystore *ks)
 {
 	ksi_secret_free(&ks->ksk);
-	ksi_secret_free(&ks->keys);
-	ks->key_count = 0;
+	ksi_history_free(&ks->history);
+	ks->opened_slot = 0;
 }
 
 /* ---- header fields -------------------------------------------------------------- */
@@ -381,6 +418,12 @@ keystore_slot_count(const keystore *ks)
 	return ks->header.slot_count;
 }
 
+bool
+keystore_get_fips(const keystore *ks)
+{
+	return ks->header.fips;
+}
+
 enum keystore_status
 keystore_get_slot(keystore *ks, size_t index, struct keystore_slot_info *ret_info)
 {
@@ -392,12 +435,7 @@ keystore_get_slot(keystore *ks, size_t index, struct keystore_slot_info *ret_inf
 	if (index >= ks->header.slot_count)
 		return ksi_fail(ks, KEYSTORE_EINVAL, "keystore \"%s\" has no slot %zu", ks->where, index);
 	ksi_format_get_slot(&ks->header.slots[index], &fields);
-	memset(ret_info, 0, sizeof(*ret_info));
-	ret_info->id = fields.id;
-	ret_info->kind = (enum keystore_slot_kind) fields.kind;
-	memcpy(ret_info->label, fields.label, sizeof(ret_info->label));
-	ret_info->kdf = fields.kdf;
-	ret_info->created = fields.created;
+	ksi_slot_info(&fields, ret_info);
 	return KEYSTORE_OK;
 }
 

@@ -34,6 +34,14 @@ const struct keystore_kdf_params ksi_kdf_default = {
 	.parallelism = 1
 };
 
+const struct keystore_kdf_params ksi_kdf_default_fips = {
+	.kdf = KEYSTORE_KDF_PBKDF2_SHA512,
+	.cost = PBKDF2_MIN_NEW,
+	.memory_kib = 0,
+	.block_size = 0,
+	.parallelism = 0
+};
+
 /* The argument is what the file says, which need not be a value of the enum. */
 const char *
 ksi_kdf_name(uint32_t kdf)

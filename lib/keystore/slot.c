@@ -1,6 +1,7 @@
 /*
  * slot.c
- *		Passphrase slots: the keystore key (KSK) wrapped under what a passphrase yields.
+ *		A slot: the keystore key (KSK) wrapped under what a passphrase or a recovery key
+ *		yields.  Made, tried, and replaced by keystore_change_passphrase().
  */
 #include <config.h>
 
@@ -22,8 +23,8 @@ ksi_check_passphrase(keystore *ks, size_t len)
 }
 
 /* Turn what the primitives say about a KDF into a status; never "wrong passphrase". */
-static enum keystore_status
-fail_kdf(keystore *ks, enum ksi_crypto result, const struct keystore_kdf_params *kdf)
+enum keystore_status
+ksi_kdf_fail(keystore *ks, enum ksi_crypto result, const struct keystore_kdf_params *kdf)
 {
 	const char *name = ksi_kdf_name((uint32_t) kdf->kdf);
 
@@ -57,30 +58,52 @@ normalize_kdf(struct keystore_kdf_params *kdf)
 		kdf->parallelism = 0;
 }
 
-/* Make a slot for the handle's KSK.  The passphrase's length has been checked. */
-enum keystore_status
-ksi_slot_make(keystore *ks, const uint8_t uuid[KEYSTORE_UUID_LEN], uint32_t id,
-			  const char *label, const char *pass, size_t pass_len,
-			  const struct keystore_kdf_params *kdf, struct ksi_slot *ret_slot)
+/* Under the FIPS policy there is one function, and it is the default too. */
+static enum keystore_status
+choose_kdf(keystore *ks, const struct ksi_new_slot *new_slot, struct keystore_kdf_params *ret_kdf)
 {
-	enum keystore_status status = KEYSTORE_OK;
+	struct keystore_kdf_params kdf;
+	const char *reason;
+
+	if (new_slot->kdf != NULL)
+		kdf = *new_slot->kdf;
+	else
+		kdf = new_slot->fips ? ksi_kdf_default_fips : ksi_kdf_default;
+	normalize_kdf(&kdf);
+	reason = ksi_kdf_check(&kdf, !new_slot->as_before);
+	if (reason != NULL)
+		return ksi_fail(ks, KEYSTORE_EINVAL, "passphrase-based key derivation failed: %s", reason);
+	if (new_slot->fips && kdf.kdf != KEYSTORE_KDF_PBKDF2_SHA512)
+	{
+		(void) ksi_fail(ks, KEYSTORE_EPOLICY,
+						"the FIPS policy of keystore \"%s\" forbids %s", ks->where,
+						ksi_kdf_name((uint32_t) kdf.kdf));
+		return ksi_hint(ks, KEYSTORE_EPOLICY, "Use %s.",
+						ksi_kdf_name(KEYSTORE_KDF_PBKDF2_SHA512));
+	}
+	*ret_kdf = kdf;
+	return KEYSTORE_OK;
+}
+
+/* The length of a passphrase and the label have been checked. */
+enum keystore_status
+ksi_slot_make(keystore *ks, const struct ksi_new_slot *new_slot, struct ksi_slot *ret_slot)
+{
+	enum keystore_status status;
 	struct ksi_slot_fields fields;
 	uint8_t		aad[KSI_SLOT_AAD_LEN];
 	uint8_t		key[KEYSTORE_KEY_LEN];
 	enum ksi_crypto result;
-	const char *reason;
 
 	memset(&fields, 0, sizeof(fields));
-	fields.id = id;
-	fields.kind = KEYSTORE_SLOT_PASSPHRASE;
-	fields.flags = KSI_SLOT_CRITICAL;
+	fields.id = new_slot->id;
+	fields.kind = (uint16_t) new_slot->kind;
+	fields.flags = KSI_SLOT_CRITICAL | KSI_SLOT_FREE_LABEL;
 	fields.created = (int64_t) time(NULL);
-	memcpy(fields.label, label, strnlen(label, KSI_TEXT_LEN - 1));
-	fields.kdf = kdf != NULL ? *kdf : ksi_kdf_default;
-	normalize_kdf(&fields.kdf);
-	reason = ksi_kdf_check(&fields.kdf, true);
-	if (reason != NULL)
-		return ksi_fail(ks, KEYSTORE_EINVAL, "passphrase-based key derivation failed: %s", reason);
+	memcpy(fields.label, new_slot->label, strnlen(new_slot->label, KSI_TEXT_LEN - 1));
+	status = choose_kdf(ks, new_slot, &fields.kdf);
+	if (status != KEYSTORE_OK)
+		return status;
 
 	if (!ksi_random(fields.salt, KSI_SALT_LEN) || !ksi_random(fields.iv, KSI_IV_LEN))
 	{
@@ -88,18 +111,18 @@ ksi_slot_make(keystore *ks, const uint8_t uuid[KEYSTORE_UUID_LEN], uint32_t id,
 						  ksi_crypto_reason());
 		goto out;
 	}
-	result = ksi_kdf_derive(&fields.kdf, pass, pass_len, fields.salt, KSI_SALT_LEN, key,
-							sizeof(key));
+	result = ksi_kdf_derive(&fields.kdf, new_slot->text, new_slot->text_len, fields.salt,
+							KSI_SALT_LEN, key, sizeof(key));
 	if (result != KSI_CRYPTO_OK)
 	{
-		status = fail_kdf(ks, result, &fields.kdf);
+		status = ksi_kdf_fail(ks, result, &fields.kdf);
 		goto out;
 	}
 
 	/* The associated data is the slot's own beginning, so lay that out first. */
 	ksi_format_put_slot(&fields, ret_slot);
-	ksi_format_slot_aad(uuid, ret_slot, aad);
-	if (ksi_gcm_seal(key, fields.iv, aad, sizeof(aad), ks->ksk.ptr, KEYSTORE_KEY_LEN,
+	ksi_format_slot_aad(new_slot->uuid, ret_slot, aad);
+	if (ksi_gcm_seal(key, fields.iv, aad, sizeof(aad), new_slot->ksk, KEYSTORE_KEY_LEN,
 					 fields.wrapped, fields.tag) != KSI_CRYPTO_OK)
 	{
 		status = ksi_fail(ks, KEYSTORE_ECRYPTO, "encryption of the keystore failed: %s",
@@ -111,6 +134,17 @@ ksi_slot_make(keystore *ks, const uint8_t uuid[KEYSTORE_UUID_LEN], uint32_t id,
 out:
 	keystore_wipe(key, sizeof(key));
 	return status;
+}
+
+void
+ksi_slot_info(const struct ksi_slot_fields *fields, struct keystore_slot_info *ret_info)
+{
+	memset(ret_info, 0, sizeof(*ret_info));
+	ret_info->id = fields->id;
+	ret_info->kind = (enum keystore_slot_kind) fields->kind;
+	memcpy(ret_info->label, fields->label, sizeof(ret_info->label));
+	ret_info->kdf = fields->kdf;
+	ret_info->created = fields->created;
 }
 
 /* KSI_CRYPTO_MISMATCH: this passphrase does not open this slot. */
@@ -136,15 +170,41 @@ unwrap(const uint8_t uuid[KEYSTORE_UUID_LEN], const struct ksi_slot *slot,
 	return result;
 }
 
+/* How a text that opens nothing is called depends on what it looks like. */
+static enum keystore_status
+fail_to_open(keystore *ks, int recovery)
+{
+	bool		has_recovery = false;
+
+	for (size_t i = 0; i < ks->header.slot_count; i++)
+	{
+		struct ksi_slot_fields fields;
+
+		ksi_format_get_slot(&ks->header.slots[i], &fields);
+		has_recovery = has_recovery || fields.kind == KEYSTORE_SLOT_RECOVERY;
+	}
+	if (recovery == 0 || !has_recovery)
+		return ksi_fail(ks, KEYSTORE_EPASSPHRASE,
+						"could not open keystore \"%s\": passphrase is wrong", ks->where);
+	if (recovery < 0)
+		return ksi_fail(ks, KEYSTORE_EPASSPHRASE,
+						"could not open keystore \"%s\": recovery key is wrong", ks->where);
+	(void) ksi_fail(ks, KEYSTORE_EPASSPHRASE,
+					"could not open keystore \"%s\": group %d of the recovery key is mistyped",
+					ks->where, recovery);
+	return ksi_hint(ks, KEYSTORE_EPASSPHRASE,
+					"Compare the group with what was written down, and type the recovery key again.");
+}
+
 /*
- * The first slot that the passphrase opens.  A slot whose KDF is not available
- * decides the status only if no other one opens.
+ * Try the slots of one kind.  KEYSTORE_EPASSPHRASE, without a message, if none opens; a slot whose
+ * KDF is not available decides the status only then.
  */
 static enum keystore_status
-find_slot(keystore *ks, const char *pass, size_t pass_len, uint8_t ret_ksk[KEYSTORE_KEY_LEN],
-		  size_t *ret_index)
+try_slots(keystore *ks, enum keystore_slot_kind kind, const char *text, size_t len,
+		  uint8_t ret_ksk[KEYSTORE_KEY_LEN], size_t *ret_index)
 {
-	enum keystore_status status = KEYSTORE_OK;
+	enum keystore_status status = KEYSTORE_EPASSPHRASE;
 
 	for (size_t i = 0; i < ks->header.slot_count; i++)
 	{
@@ -153,10 +213,10 @@ find_slot(keystore *ks, const char *pass, size_t pass_len, uint8_t ret_ksk[KEYST
 		enum ksi_crypto result;
 		bool		kdf_failed;
 
-		if (!ksi_format_slot_is_ours(slot))
-			continue;
 		ksi_format_get_slot(slot, &fields);
-		result = unwrap(ks->header.uuid, slot, &fields, pass, pass_len, ret_ksk, &kdf_failed);
+		if (fields.kind != kind)
+			continue;
+		result = unwrap(ks->header.uuid, slot, &fields, text, len, ret_ksk, &kdf_failed);
 		if (result == KSI_CRYPTO_OK)
 		{
 			ksi_clear_error(ks);
@@ -164,17 +224,39 @@ find_slot(keystore *ks, const char *pass, size_t pass_len, uint8_t ret_ksk[KEYST
 			return KEYSTORE_OK;
 		}
 		if (kdf_failed)
-			status = fail_kdf(ks, result, &fields.kdf);
+			status = ksi_kdf_fail(ks, result, &fields.kdf);
 		else if (result != KSI_CRYPTO_MISMATCH)
 			status = ksi_fail(ks, KEYSTORE_ECRYPTO, "decryption of the keystore failed: %s",
 							  ksi_crypto_reason());
-		if (status != KEYSTORE_OK && status != KEYSTORE_EKDF)
+		if (status != KEYSTORE_EPASSPHRASE && status != KEYSTORE_EKDF)
 			return status;
 	}
-	if (status == KEYSTORE_OK)
-		status = ksi_fail(ks, KEYSTORE_EPASSPHRASE,
-						  "could not open keystore \"%s\": passphrase is wrong", ks->where);
 	return status;
+}
+
+/*
+ * The slot that the text opens.  A sound recovery key is tried as one first; but somebody may have
+ * chosen a passphrase that looks like one, so it is tried as that too.
+ */
+enum keystore_status
+ksi_slot_find(keystore *ks, const char *text, size_t len, uint8_t ret_ksk[KEYSTORE_KEY_LEN],
+			  size_t *ret_index)
+{
+	enum keystore_status status = KEYSTORE_EPASSPHRASE;
+	enum keystore_status second;
+	char		canonical[KSI_RECOVERY_LEN];
+	int			recovery = ksi_recovery_parse(text, len, canonical);
+
+	if (recovery < 0)
+		status = try_slots(ks, KEYSTORE_SLOT_RECOVERY, canonical, sizeof(canonical), ret_ksk,
+						   ret_index);
+	keystore_wipe(canonical, sizeof(canonical));
+	if (status != KEYSTORE_EPASSPHRASE && status != KEYSTORE_EKDF)
+		return status;
+	second = try_slots(ks, KEYSTORE_SLOT_PASSPHRASE, text, len, ret_ksk, ret_index);
+	if (second != KEYSTORE_EPASSPHRASE)
+		status = second;
+	return status == KEYSTORE_EPASSPHRASE ? fail_to_open(ks, recovery) : status;
 }
 
 /* Open the handle with a passphrase; *ret_index is the slot that did it. */
@@ -182,6 +264,7 @@ static enum keystore_status
 open_passphrase(keystore *ks, const char *pass, size_t pass_len, size_t *ret_index)
 {
 	enum keystore_status status;
+	struct ksi_slot_fields fields;
 	struct ksi_secret ksk = {0};
 
 	status = ksi_need_loaded(ks);
@@ -192,7 +275,7 @@ open_passphrase(keystore *ks, const char *pass, size_t pass_len, size_t *ret_ind
 	status = ksi_alloc_secret(ks, &ksk, KEYSTORE_KEY_LEN);
 	if (status != KEYSTORE_OK)
 		goto out;
-	status = find_slot(ks, pass, pass_len, ksk.ptr, ret_index);
+	status = ksi_slot_find(ks, pass, pass_len, ksk.ptr, ret_index);
 	if (status != KEYSTORE_OK)
 		goto out;
 
@@ -205,6 +288,11 @@ open_passphrase(keystore *ks, const char *pass, size_t pass_len, size_t *ret_ind
 		status = ksi_hint(ks, KEYSTORE_EDAMAGED,
 						  "Restore the keystore from its \"%s\" or from another server.",
 						  KEYSTORE_PREV_NAME);
+	}
+	if (status == KEYSTORE_OK)
+	{
+		ksi_format_get_slot(&ks->header.slots[*ret_index], &fields);
+		ks->opened_slot = fields.id;
 	}
 
 out:
@@ -250,15 +338,27 @@ keystore_change_passphrase(keystore *ks, const char *old_passphrase, size_t old_
 	}
 	*header = ks->header;
 	ksi_format_get_slot(&header->slots[index], &fields);
-	status = ksi_slot_make(ks, header->uuid, fields.id, fields.label, new_passphrase, new_len,
-						   kdf, &header->slots[index]);
+	if (fields.kind != KEYSTORE_SLOT_PASSPHRASE)
+	{
+		(void) ksi_fail(ks, KEYSTORE_EINVAL,
+						"slot %u of keystore \"%s\" is opened by a recovery key, which cannot be changed",
+						fields.id, ks->where);
+		status = ksi_hint(ks, KEYSTORE_EINVAL,
+						  "Add a passphrase or another recovery key, then remove the slot.");
+		goto out;
+	}
+	status = ksi_slot_make(ks, &(struct ksi_new_slot){
+		.uuid = header->uuid, .ksk = ks->ksk.ptr, .id = fields.id,
+		.kind = KEYSTORE_SLOT_PASSPHRASE, .label = fields.label, .text = new_passphrase,
+		.text_len = new_len, .kdf = kdf, .fips = header->fips
+	}, &header->slots[index]);
 	if (status != KEYSTORE_OK)
 		goto out;
 	status = ksi_next_generation(ks, &header->generation);
 	if (status != KEYSTORE_OK)
 		goto out;
 	header->changed = (int64_t) time(NULL);
-	status = ksi_commit(ks, header, NULL, 0);
+	status = ksi_commit(ks, header, NULL);
 
 out:
 	free(header);

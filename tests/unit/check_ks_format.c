@@ -18,7 +18,9 @@
 #define CHANGED			40
 #define BODY_LEN		48
 #define SLOT_COUNT		52
-#define SLOT			56
+#define KSK_IDENTITY	56
+#define SLOT			72
+#define SLOT_V1			56
 #define SLOT_KIND		(SLOT + 8)
 #define SLOT_FLAGS		(SLOT + 10)
 #define SLOT_LABEL		(SLOT + 20)
@@ -28,7 +30,8 @@
 #define SLOT_WRAPPED	(SLOT + 148)
 #define BODY_IV			(SLOT + 196)
 #define BODY			(BODY_IV + 12)
-#define BODY_TAG		(BODY + 132)
+#define BODY_LENGTH		(4 + 224 + 4)
+#define BODY_TAG		(BODY + BODY_LENGTH)
 #define DIGEST			(BODY_TAG + 16)
 #define FILE_LEN		(DIGEST + 32)
 
@@ -128,8 +131,12 @@ START_TEST(test_unknown_slot_is_kept)
 	assert_ok(ks, keystore_add_master_key(ks, "test", &id));
 	ck_assert_uint_eq(id, 6);
 	assert_ok(ks, keystore_serialize(ks, &changed, &changed_len));
-	ck_assert_uint_eq(changed_len, len + 128);
-	ck_assert_mem_eq(changed + SLOT, buf + SLOT, 196 + 100 + 196);
+	/* Of version 2 now, with one key more, and the slots are what they were. */
+	ck_assert_uint_eq(changed_len, len + 16 + (4 * 224 + 4) - 3 * 128);
+	ck_assert_mem_eq(changed + SLOT, buf + SLOT_V1, 196 + 100 + 196);
+	assert_ok(ks, keystore_load_bytes(ks, changed, changed_len, "v1.ks"));
+	assert_ok(ks, keystore_open_passphrase(ks, PASS2, strlen(PASS2)));
+	ck_assert_uint_eq(keystore_key_count(ks), 4);
 	free(changed);
 	free(buf);
 	keystore_free(&ks);
@@ -180,20 +187,25 @@ struct damage
 static const struct damage damages[] = {
 	{"magic", 0, BYTES("X"), true, KEYSTORE_EFORMAT, "file \"K\" is not a keystore"},
 	{"magic's line end", 5, BYTES("\n\n"), true, KEYSTORE_EFORMAT, "file \"K\" is not a keystore"},
-	{"version, by accident", FMT_VERSION, BYTES("\0\2"), false, KEYSTORE_EDAMAGED,
+	{"version, by accident", FMT_VERSION, BYTES("\0\3"), false, KEYSTORE_EDAMAGED,
 	CORRUPTED("invalid checksum")},
-	{"version", FMT_VERSION, BYTES("\0\2"), true, KEYSTORE_EVERSION,
-	"keystore \"K\" has format version 2, but only version 1 is supported"},
+	{"version", FMT_VERSION, BYTES("\0\3"), true, KEYSTORE_EVERSION,
+	"keystore \"K\" has format version 3, but only versions 1 and 2 are supported"},
 	{"version zero", FMT_VERSION, BYTES("\0\0"), true, KEYSTORE_EVERSION,
-	"keystore \"K\" has format version 0, but only version 1 is supported"},
-	{"flags", FLAGS, BYTES("\0\1"), true, KEYSTORE_EVERSION,
+	"keystore \"K\" has format version 0, but only versions 1 and 2 are supported"},
+	{"older version", FMT_VERSION, BYTES("\0\1"), true, KEYSTORE_EDAMAGED,
+	CORRUPTED("invalid length of the body")},
+	{"flags", FLAGS, BYTES("\0\2"), true, KEYSTORE_EVERSION,
 	"keystore \"K\" has flags that this version does not support"},
-	{"header length", HEADER_LEN, BYTES("\0\0\0\xfd"), true, KEYSTORE_EDAMAGED,
-	CORRUPTED("size = 444 bytes, expected size = 445 bytes")},
+	{"FIPS policy over scrypt", FLAGS, BYTES("\0\1"), true, KEYSTORE_EDAMAGED,
+	CORRUPTED("its FIPS policy forbids slot 1")},
+	{"identity of the KSK", KSK_IDENTITY, BYTES("\0\0\0\0"), true, KEYSTORE_EDAMAGED, ALTERED},
+	{"header length", HEADER_LEN, BYTES("\0\0\1\x0d"), true, KEYSTORE_EDAMAGED,
+	CORRUPTED("size = 560 bytes, expected size = 561 bytes")},
 	{"huge lengths", HEADER_LEN, BYTES("\xff\xff\xff\xff"), true, KEYSTORE_EDAMAGED,
-	CORRUPTED("size = 444 bytes, expected size = 4294967487 bytes")},
-	{"body length", BODY_LEN, BYTES("\0\0\0\x85"), true, KEYSTORE_EDAMAGED,
-	CORRUPTED("size = 444 bytes, expected size = 445 bytes")},
+	CORRUPTED("size = 560 bytes, expected size = 4294967587 bytes")},
+	{"body length", BODY_LEN, BYTES("\0\0\0\xe9"), true, KEYSTORE_EDAMAGED,
+	CORRUPTED("size = 560 bytes, expected size = 561 bytes")},
 	{"generation", GENERATION, BYTES("\0\0\0\0\0\0\0\2"), true, KEYSTORE_EDAMAGED, ALTERED},
 	{"time of change", CHANGED, BYTES("\0\1"), true, KEYSTORE_EDAMAGED, ALTERED},
 	{"UUID", UUID, BYTES("\0\0\0\0"), true, KEYSTORE_EPASSPHRASE, WRONG},
@@ -220,8 +232,10 @@ static const struct damage damages[] = {
 	{"unknown slot flag", SLOT_FLAGS, BYTES("\x80\1"), true, KEYSTORE_EVERSION,
 	"keystore \"K\" has flags in slot 1 that this version does not support"},
 	{"not critical", SLOT_FLAGS, BYTES("\0\0"), true, KEYSTORE_EPASSPHRASE, WRONG},
+	{"label bound to the slot", SLOT_FLAGS, BYTES("\0\1"), true, KEYSTORE_EPASSPHRASE, WRONG},
+	{"passphrase slot as recovery slot", SLOT_KIND, BYTES("\0\2"), true, KEYSTORE_EPASSPHRASE, WRONG},
 	{"slot's time", SLOT + 12, BYTES("\1"), true, KEYSTORE_EPASSPHRASE, WRONG},
-	{"label", SLOT_LABEL, BYTES("P"), true, KEYSTORE_EPASSPHRASE, WRONG},
+	{"label", SLOT_LABEL, BYTES("P"), true, KEYSTORE_EDAMAGED, ALTERED},
 	{"label with control character", SLOT_LABEL, BYTES("\x1b[2J"), true, KEYSTORE_EDAMAGED,
 	CORRUPTED("invalid label of slot 1")},
 	{"label with something after its end", SLOT_LABEL + 63, BYTES("x"), true, KEYSTORE_EDAMAGED,
@@ -375,7 +389,7 @@ START_TEST(test_truncate_at_every_length)
 	assert_fails(ks, keystore_load_bytes(ks, buf, 0, "K"), KEYSTORE_EDAMAGED,
 				 CORRUPTED("size = 0 bytes, expected size = 116 bytes or more"));
 	assert_fails(ks, keystore_load_bytes(ks, buf, len - 1, "K"), KEYSTORE_EDAMAGED,
-				 CORRUPTED("size = 443 bytes, expected size = 444 bytes"));
+				 CORRUPTED("size = 559 bytes, expected size = 560 bytes"));
 	free(buf);
 	keystore_free(&ks);
 }
@@ -394,7 +408,7 @@ START_TEST(test_extend)
 	{
 		assert_status(ks, keystore_load_bytes(ks, longer, len + extra, "K"), KEYSTORE_EDAMAGED);
 		ck_assert_str_eq(keystore_errmsg(ks),
-						 ks_text(CORRUPTED("size = %zu bytes, expected size = 444 bytes"),
+						 ks_text(CORRUPTED("size = %zu bytes, expected size = 560 bytes"),
 								 len + extra));
 	}
 	free(longer);
@@ -411,14 +425,14 @@ START_TEST(test_swap_slots)
 	uint8_t    *buf = ks_read_data("v1.ks", &len);
 	uint8_t		first[196];
 
-	memcpy(first, buf + SLOT, 196);
-	memcpy(buf + SLOT, buf + SLOT + 196 + 100, 196);
-	memcpy(buf + SLOT + 196 + 100, first, 196);
+	memcpy(first, buf + SLOT_V1, 196);
+	memcpy(buf + SLOT_V1, buf + SLOT_V1 + 196 + 100, 196);
+	memcpy(buf + SLOT_V1 + 196 + 100, first, 196);
 	ks_redigest(buf, len);
 	assert_fails(ks, load_and_open(ks, buf, len), KEYSTORE_EDAMAGED, ALTERED);
 
 	/* And one slot twice. */
-	memcpy(buf + SLOT + 196 + 100, buf + SLOT, 196);
+	memcpy(buf + SLOT_V1 + 196 + 100, buf + SLOT_V1, 196);
 	ks_redigest(buf, len);
 	assert_fails(ks, load_and_open(ks, buf, len), KEYSTORE_EDAMAGED,
 				 CORRUPTED("slot 4 occurs twice"));
@@ -434,7 +448,7 @@ START_TEST(test_slack_after_slots)
 	size_t		len;
 	uint8_t    *buf = ks_read_data("v1.ks", &len);
 
-	(void) ksi_put32(buf + HEADER_LEN, SLOT + 196 + 100 + 196 + 128);
+	(void) ksi_put32(buf + HEADER_LEN, SLOT_V1 + 196 + 100 + 196 + 128);
 	(void) ksi_put32(buf + BODY_LEN, 4 + 2 * 128);
 	ks_redigest(buf, len);
 	assert_fails(ks, keystore_load_bytes(ks, buf, len, "K"), KEYSTORE_EDAMAGED,
@@ -465,8 +479,12 @@ static const struct
 	CORRUPTED("keys are not in ascending order")},
 	{"state zero", {{.id = 1, .state = 0}, {.id = 2, .state = 1}},
 	CORRUPTED("unknown key state")},
-	{"state 4", {{.id = 1, .state = 4}, {.id = 2, .state = 1}},
+	{"state 5", {{.id = 1, .state = 5}, {.id = 2, .state = 1}},
 	CORRUPTED("unknown key state")},
+	{"destroyed, but there", {{.id = 1, .state = 3, .key = "x"}, {.id = 2, .state = 1}},
+	CORRUPTED("a destroyed key has bytes")},
+	{"label", {{.id = 1, .state = 2, .label = "\x7f"}, {.id = 2, .state = 1}},
+	CORRUPTED("invalid label of a key")},
 	{"origin", {{.id = 1, .state = 2, .origin = "a\nb"}, {.id = 2, .state = 1}},
 	CORRUPTED("invalid origin of a key")},
 };
@@ -476,15 +494,15 @@ START_TEST(test_bad_body)
 	keystore   *ks = ks_make();
 	keystore   *other = keystore_new();
 	struct ksi_header *header = malloc(sizeof(*header));
-	struct ksi_secret keys;
+	struct ksi_history history = {0};
 	uint8_t    *buf;
 	size_t		len;
 
 	ck_assert_ptr_nonnull(header);
 	*header = ks->header;
-	ck_assert(ksi_secret_alloc(&keys, sizeof(bad_bodies[_i].keys)));
-	memcpy(keys.ptr, bad_bodies[_i].keys, sizeof(bad_bodies[_i].keys));
-	assert_ok(ks, ksi_commit(ks, header, &keys, 2));
+	assert_ok(ks, ksi_history_alloc(ks, &history, 2, 0));
+	memcpy(history.keys.ptr, bad_bodies[_i].keys, sizeof(bad_bodies[_i].keys));
+	assert_ok(ks, ksi_commit(ks, header, &history));
 	assert_ok(ks, keystore_serialize(ks, &buf, &len));
 	assert_fails(other, load_and_open(other, buf, len), KEYSTORE_EDAMAGED, bad_bodies[_i].message);
 	ck_assert(!keystore_is_open(other));

@@ -51,7 +51,7 @@ END_TEST
 
 START_TEST(test_status_names)
 {
-	for (int i = 0; i <= KEYSTORE_ELIMIT; i++)
+	for (int i = 0; i <= KEYSTORE_ENOSLOT; i++)
 	{
 		const char *name = keystore_status_name((enum keystore_status) i);
 
@@ -59,7 +59,7 @@ START_TEST(test_status_names)
 		for (int j = 0; j < i; j++)
 			ck_assert_str_ne(name, keystore_status_name((enum keystore_status) j));
 	}
-	ck_assert_str_eq(keystore_status_name((enum keystore_status) 19), "unknown status");
+	ck_assert_str_eq(keystore_status_name((enum keystore_status) 24), "unknown status");
 	ck_assert_str_eq(keystore_status_name((enum keystore_status) -1), "unknown status");
 	ck_assert_str_eq(keystore_version(), PACKAGE_VERSION);
 }

@@ -55,7 +55,7 @@ assert_consistent(keystore *ks)
 	keystore   *copy = copy_of(ks);
 
 	ck_assert_uint_eq(keystore_key_count(ks), keystore_key_count(copy));
-	ck_assert_mem_eq(ks->keys.ptr, copy->keys.ptr, ks->keys.len);
+	ck_assert_mem_eq(ks->history.keys.ptr, copy->history.keys.ptr, ks->history.keys.len);
 	ck_assert_uint_eq(keystore_get_generation(ks), keystore_get_generation(copy));
 	keystore_free(&copy);
 }
@@ -70,6 +70,8 @@ find(keystore *ks, const uint8_t key[KEYSTORE_KEY_LEN])
 		uint8_t		mine[KEYSTORE_KEY_LEN];
 
 		assert_ok(ks, keystore_get_key_info(ks, i, &info));
+		if (info.state == KEYSTORE_KEY_DESTROYED)
+			continue;
 		assert_ok(ks, keystore_get_master_key(ks, info.id, mine));
 		if (memcmp(mine, key, KEYSTORE_KEY_LEN) == 0)
 			return info.id;
@@ -115,23 +117,23 @@ START_TEST(test_limit)
 {
 	keystore   *ks = ks_make();
 	struct ksi_header *header = malloc(sizeof(*header));
-	struct ksi_secret keys;
+	struct ksi_history history = {0};
 	uint8_t    *buf;
 	size_t		len;
 	uint32_t	id = 0;
 
 	ck_assert_ptr_nonnull(header);
 	*header = ks->header;
-	ck_assert(ksi_secret_alloc(&keys, KEYSTORE_MAX_MASTER_KEYS * sizeof(struct ksi_key)));
+	assert_ok(ks, ksi_history_alloc(ks, &history, KEYSTORE_MAX_MASTER_KEYS, KSI_MAX_FORMER));
 	for (uint32_t i = 0; i < KEYSTORE_MAX_MASTER_KEYS; i++)
 	{
-		struct ksi_key *key = &ksi_keys(&keys)[i];
+		struct ksi_key *key = &ksi_keys(&history)[i];
 
 		key->id = i + 1;
 		key->state = i + 1 < KEYSTORE_MAX_MASTER_KEYS ? KEYSTORE_KEY_RETIRED : KEYSTORE_KEY_ACTIVE;
 		memcpy(key->key, &i, sizeof(i));
 	}
-	assert_ok(ks, ksi_commit(ks, header, &keys, KEYSTORE_MAX_MASTER_KEYS));
+	assert_ok(ks, ksi_commit(ks, header, &history));
 	assert_fails(ks, keystore_add_master_key(ks, "one more", &id), KEYSTORE_ELIMIT,
 				 "keystore \"keystore.ks\" cannot hold more than 4096 master encryption keys");
 	ck_assert_uint_eq(id, 0);
@@ -271,7 +273,7 @@ START_TEST(test_ring)
 	add(newer, "newer");
 	assert_ok(newer, keystore_get_master_key(newer, 3, key));
 	assert_ok(newer, keystore_export_ring(newer, &ring, &len));
-	ck_assert_uint_eq(len, 52 + 4 + 3 * 128 + 16);
+	ck_assert_uint_eq(len, 68 + 4 + 3 * 224 + 4 + 16);
 	assert_ok(older, keystore_import_ring(older, ring, len, &added));
 	ck_assert_uint_eq(added, 2);
 	ck_assert_uint_eq(keystore_active_key(older), 3);
@@ -343,7 +345,8 @@ START_TEST(test_ring_damage)
 		ring[i] ^= 0x10;
 		status = keystore_import_ring(ks, ring, len, &added);
 		ck_assert_msg(status == KEYSTORE_EFORMAT || status == KEYSTORE_EVERSION ||
-					  status == KEYSTORE_EDAMAGED || status == KEYSTORE_ECONFLICT,
+					  status == KEYSTORE_EDAMAGED || status == KEYSTORE_ECONFLICT ||
+					  (i >= 40 && i < 56 && status == KEYSTORE_EWRONGKEY),	/* whose KSK */
 					  "byte %zu: status %d", i, (int) status);
 		ring[i] ^= 0x10;
 	}
@@ -368,12 +371,12 @@ START_TEST(test_ring_is_no_body)
 	size_t		len;
 	struct ksi_ring_header parsed;
 	struct ksi_sealed sealed;
-	struct ksi_secret keys = {0};
-	size_t		count;
+	struct ksi_history history = {0};
 	const char *reason;
 
 	assert_ok(ks, keystore_export_ring(ks, &ring, &len));
 	assert_ok(ks, ksi_format_get_ring(ks, ring, len, &parsed));
+	sealed.version = parsed.version;
 	sealed.uuid = parsed.uuid;
 	sealed.aad = ring;
 	sealed.aad_len = parsed.iv_off;
@@ -382,46 +385,244 @@ START_TEST(test_ring_is_no_body)
 	sealed.body_len = parsed.body_len;
 	sealed.tag = ring + parsed.tag_off;
 	sealed.info = KSI_INFO_BODY;
-	ck_assert_int_eq(ksi_body_open(ks, &sealed, ks->ksk.ptr, &keys, &count, &reason),
+	ck_assert_int_eq(ksi_body_open(ks, &sealed, ks->ksk.ptr, &history, &reason),
 					 KEYSTORE_EDAMAGED);
 	sealed.info = KSI_INFO_RING;
-	ck_assert_int_eq(ksi_body_open(ks, &sealed, ks->ksk.ptr, &keys, &count, &reason),
+	ck_assert_int_eq(ksi_body_open(ks, &sealed, ks->ksk.ptr, &history, &reason),
 					 KEYSTORE_OK);
-	ksi_secret_free(&keys);
+	ksi_history_free(&history);
 	free(ring);
 	keystore_free(&ks);
 }
 END_TEST
 
-/* A key destroyed on one side: its record is the same key, and stays what it is. */
+/* ---- destroyed for good --------------------------------------------------------------- */
+
+static void
+assert_destroyed(keystore *ks, uint32_t id)
+{
+	static const uint8_t zero[KEYSTORE_KEY_LEN];
+	uint8_t		key[KEYSTORE_KEY_LEN];
+	struct keystore_key_info info;
+	bool		found = false;
+
+	assert_fails(ks, keystore_get_master_key(ks, id, key), KEYSTORE_ENOKEY,
+				 ks_text("could not open keystore \"%s\": necessary master encryption key does not exist in the keystore",
+						 ks->where));
+	ck_assert_str_eq(keystore_errhint(ks),
+					 ks_text("Key %u was destroyed.  Only a backup of the keystore from before that can open this data.",
+							 id));
+	for (size_t i = 0; i < keystore_key_count(ks); i++)
+	{
+		assert_ok(ks, keystore_get_key_info(ks, i, &info));
+		if (info.id != id)
+			continue;
+		found = true;
+		ck_assert_int_eq(info.state, KEYSTORE_KEY_DESTROYED);
+		ck_assert_int_gt(info.destroyed, 0);
+		ck_assert_mem_eq(ksi_keys(&ks->history)[i].key, zero, KEYSTORE_KEY_LEN);
+	}
+	ck_assert(found);
+	assert_consistent(ks);
+}
+
+START_TEST(test_destroy)
+{
+	keystore   *ks = ks_make();
+	uint64_t	generation;
+
+	assert_fails(ks, keystore_destroy_key(ks, 1), KEYSTORE_EINVAL,
+				 "master encryption key 1 of keystore \"keystore.ks\" is active and cannot be destroyed");
+	assert_fails(ks, keystore_destroy_key(ks, 2), KEYSTORE_ENOKEY,
+				 "keystore \"keystore.ks\" has no master encryption key 2");
+	add(ks, "second");
+	generation = keystore_get_generation(ks);
+	assert_ok(ks, keystore_destroy_key(ks, 1));
+	ck_assert_uint_eq(keystore_get_generation(ks), generation + 1);
+	assert_destroyed(ks, 1);
+	ck_assert_uint_eq(keystore_key_count(ks), 2);
+
+	/* Once more changes nothing, and its number is not given again. */
+	assert_ok(ks, keystore_destroy_key(ks, 1));
+	ck_assert_uint_eq(keystore_get_generation(ks), generation + 1);
+	ck_assert_uint_eq(add(ks, "third"), 3);
+	keystore_close(ks);
+	assert_fails(ks, keystore_destroy_key(ks, 2), KEYSTORE_EINVAL,
+				 "keystore \"keystore.ks\" is not open");
+	keystore_free(&ks);
+}
+END_TEST
+
+/* Through a merge in both directions, the key stays destroyed, and is so on the other side too. */
 START_TEST(test_merge_destroyed)
 {
 	keystore   *a = ks_make();
 	keystore   *b;
-	struct ksi_header *header = malloc(sizeof(*header));
-	struct ksi_secret keys;
 	size_t		added = 99;
-	uint8_t		key[KEYSTORE_KEY_LEN];
 
-	ck_assert_ptr_nonnull(header);
 	add(a, "second");
 	b = copy_of(a);
-	*header = b->header;
-	ck_assert(ksi_secret_alloc(&keys, b->keys.len));
-	memcpy(keys.ptr, b->keys.ptr, b->keys.len);
-	ksi_keys(&keys)[0].state = KEYSTORE_KEY_DESTROYED;
-	memset(ksi_keys(&keys)[0].key, 0, KEYSTORE_KEY_LEN);
-	assert_ok(b, ksi_commit(b, header, &keys, 2));
-
+	assert_ok(b, keystore_destroy_key(b, 1));
 	assert_ok(b, keystore_merge(b, a, &added));
 	ck_assert_uint_eq(added, 0);
-	assert_status(b, keystore_get_master_key(b, 1, key), KEYSTORE_ENOKEY);
+	assert_destroyed(b, 1);
 	assert_ok(a, keystore_merge(a, b, &added));
-	ck_assert_uint_eq(added, 0);
-	assert_ok(a, keystore_get_master_key(a, 1, key));
-	free(header);
+	ck_assert_uint_eq(added, 1);
+	assert_destroyed(a, 1);
+	ck_assert_uint_eq(keystore_key_count(a), 2);
 	keystore_free(&a);
 	keystore_free(&b);
+}
+END_TEST
+
+/*
+ * The case that number and time cannot tell: two servers gave number 2 to different keys, one was
+ * renumbered when they met and then destroyed.  The old copy, in which it is still number 2, comes by.
+ */
+START_TEST(test_merge_destroyed_renumbered)
+{
+	keystore   *a = ks_make();
+	keystore   *b = copy_of(a);
+	keystore   *old;
+	uint8_t		key[KEYSTORE_KEY_LEN];
+	size_t		added = 99;
+	uint8_t    *ring;
+	size_t		len;
+
+	add(a, "a's");
+	add(b, "b's");
+	assert_ok(b, keystore_get_master_key(b, 2, key));
+	old = copy_of(b);
+	assert_ok(a, keystore_merge(a, b, &added));
+	ck_assert_uint_eq(find(a, key), 3);
+	assert_ok(a, keystore_destroy_key(a, 3));
+	assert_ok(a, keystore_merge(a, old, &added));
+	ck_assert_uint_eq(added, 0);
+	ck_assert_uint_eq(find(a, key), 0);
+	ck_assert_uint_eq(keystore_key_count(a), 3);
+
+	/* The old copy's ring does not bring it back either, though the key is active there. */
+	assert_ok(old, keystore_export_ring(old, &ring, &len));
+	assert_ok(a, keystore_import_ring(a, ring, len, &added));
+	ck_assert_uint_eq(added, 0);
+	ck_assert_uint_eq(find(a, key), 0);
+	ck_assert_uint_eq(keystore_active_key(a), 2);
+	free(ring);
+
+	/* Nor if the ring has another key to offer: that one is taken, and the own active key stays. */
+	add(old, "later");
+	assert_ok(old, keystore_get_master_key(old, 3, key));
+	assert_ok(old, keystore_export_ring(old, &ring, &len));
+	assert_ok(a, keystore_import_ring(a, ring, len, &added));
+	ck_assert_uint_eq(added, 1);
+	ck_assert_uint_ne(find(a, key), 0);
+	assert_consistent(a);
+	free(ring);
+	keystore_free(&a);
+	keystore_free(&b);
+	keystore_free(&old);
+}
+END_TEST
+
+/* What is destroyed here and active there cannot be both. */
+START_TEST(test_merge_destroyed_active)
+{
+	keystore   *a = ks_make();
+	keystore   *b = copy_of(a);
+	size_t		added = 99;
+	uint8_t    *before;
+	size_t		len;
+
+	add(b, "second");
+	assert_ok(b, keystore_destroy_key(b, 1));
+	assert_ok(a, keystore_serialize(a, &before, &len));
+	assert_fails(a, keystore_merge(a, b, &added), KEYSTORE_ECONFLICT,
+				 "master encryption key 1 is active in one copy of keystore \"keystore.ks\" and destroyed in another");
+	ck_assert_uint_eq(added, 99);
+	assert_same_bytes(a, before, len);
+	free(before);
+	keystore_free(&a);
+	keystore_free(&b);
+}
+END_TEST
+
+/* The tombstone is in the ring: an older copy of the keystore learns of it. */
+START_TEST(test_ring_destroyed)
+{
+	keystore   *a = ks_make();
+	keystore   *older;
+	uint8_t    *ring;
+	size_t		len;
+	size_t		added = 99;
+	uint8_t		uuid[KEYSTORE_UUID_LEN],
+				own[KEYSTORE_UUID_LEN];
+	uint64_t	generation = 0;
+
+	add(a, "second");
+	older = copy_of(a);
+	assert_ok(a, keystore_destroy_key(a, 1));
+	assert_ok(a, keystore_export_ring(a, &ring, &len));
+	assert_ok(older, keystore_import_ring(older, ring, len, &added));
+	ck_assert_uint_eq(added, 1);
+	assert_destroyed(older, 1);
+
+	assert_ok(older, keystore_ring_info(older, ring, len, uuid, &generation));
+	keystore_get_uuid(a, own);
+	ck_assert_mem_eq(uuid, own, sizeof(uuid));
+	ck_assert_uint_eq(generation, keystore_get_generation(a));
+	assert_fails(older, keystore_ring_info(older, "x", 1, uuid, &generation), KEYSTORE_EFORMAT,
+				 "the data is not a key ring");
+	free(ring);
+	keystore_free(&a);
+	keystore_free(&older);
+}
+END_TEST
+
+START_TEST(test_compromise_and_label)
+{
+	keystore   *ks = ks_make();
+	keystore   *other;
+	struct keystore_key_info info;
+	uint8_t		key[KEYSTORE_KEY_LEN];
+	size_t		added = 99;
+
+	assert_fails(ks, keystore_compromise_key(ks, 1), KEYSTORE_EINVAL,
+				 "master encryption key 1 of keystore \"keystore.ks\" is active and cannot be declared compromised");
+	add(ks, "second");
+	other = copy_of(ks);
+	assert_ok(ks, keystore_compromise_key(ks, 1));
+	assert_ok(ks, keystore_get_key_info(ks, 0, &info));
+	ck_assert_int_eq(info.state, KEYSTORE_KEY_COMPROMISED);
+	ck_assert_int_gt(info.compromised, 0);
+	ck_assert_int_eq(info.destroyed, 0);
+	assert_ok(ks, keystore_get_master_key(ks, 1, key));
+	assert_ok(other, keystore_merge(other, ks, &added));
+	ck_assert_uint_eq(added, 1);
+	assert_ok(other, keystore_get_key_info(other, 0, &info));
+	ck_assert_int_eq(info.state, KEYSTORE_KEY_COMPROMISED);
+
+	assert_ok(ks, keystore_set_key_label(ks, 2, "r\xc3\xb6tation 2026"));
+	assert_ok(ks, keystore_get_key_info(ks, 1, &info));
+	ck_assert_str_eq(info.label, "r\xc3\xb6tation 2026");
+	assert_consistent(ks);
+	assert_fails(ks, keystore_set_key_label(ks, 2, "a\nb"), KEYSTORE_EINVAL,
+				 "label holds a control character");
+	assert_fails(ks, keystore_set_key_label(ks, 2, "\xc3("), KEYSTORE_EINVAL,
+				 "label is not valid UTF-8");
+	assert_fails(ks, keystore_set_key_label(ks, 9, "x"), KEYSTORE_ENOKEY,
+				 "keystore \"keystore.ks\" has no master encryption key 9");
+	assert_ok(ks, keystore_set_key_label(ks, 2, NULL));
+	assert_ok(ks, keystore_get_key_info(ks, 1, &info));
+	ck_assert_str_eq(info.label, "");
+
+	assert_ok(ks, keystore_destroy_key(ks, 1));
+	assert_fails(ks, keystore_compromise_key(ks, 1), KEYSTORE_EINVAL,
+				 "master encryption key 1 of keystore \"keystore.ks\" is destroyed");
+	assert_ok(ks, keystore_get_key_info(ks, 0, &info));
+	ck_assert_int_eq(info.state, KEYSTORE_KEY_DESTROYED);
+	ck_assert_int_gt(info.compromised, 0);
+	keystore_free(&ks);
+	keystore_free(&other);
 }
 END_TEST
 
@@ -453,7 +654,14 @@ main(void)
 	tcase_add_test(tc, test_merge_newer);
 	tcase_add_test(tc, test_merge_diverged);
 	tcase_add_test(tc, test_merge_refused);
+	suite_add_tcase(suite, tc);
+	tc = ks_tcase("destroyed");
+	tcase_add_test(tc, test_destroy);
 	tcase_add_test(tc, test_merge_destroyed);
+	tcase_add_test(tc, test_merge_destroyed_renumbered);
+	tcase_add_test(tc, test_merge_destroyed_active);
+	tcase_add_test(tc, test_ring_destroyed);
+	tcase_add_test(tc, test_compromise_and_label);
 	suite_add_tcase(suite, tc);
 	tc = ks_tcase("ring");
 	tcase_add_test(tc, test_ring);

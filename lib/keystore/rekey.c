@@ -1,0 +1,396 @@
+/*
+ * rekey.c
+ *		A new keystore key (KSK), and how those who have the old one follow.
+ *
+ * For the case that somebody has, or may have, a passphrase and a copy of the file: after a rekey that
+ * copy opens no later one.  The master keys stay as they are.  What carries the new KSK to other
+ * servers is the envelope: whoever has the old KSK and the envelope has the new KSK.
+ */
+#include <config.h>
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "ksi.h"
+
+#define INFO_ENVELOPE		"pgx keystore rekey"
+
+#define MAGIC_LEN			8
+static const uint8_t envelope_magic[MAGIC_LEN] = {'P', 'G', 'X', 'K', 'E', '\r', '\n', 0x1a};
+
+#define ENVELOPE_VERSION	1
+#define ENV_VERSION			8
+#define ENV_FLAGS			10
+#define ENV_RESERVED		12
+#define ENV_UUID			16
+#define ENV_GENERATION		32
+#define ENV_OLD				40
+#define ENV_NEW				56
+#define ENV_IV				72
+#define ENV_SEALED			84
+#define ENV_TAG				116
+
+static_assert(ENV_TAG + KSI_TAG_LEN == KEYSTORE_ENVELOPE_LEN, "the tag ends the envelope");
+
+/* ---- the envelope --------------------------------------------------------------------- */
+
+static enum keystore_status
+fail_envelope(keystore *ks)
+{
+	return ksi_fail(ks, KEYSTORE_ECRYPTO, "encryption or decryption of a rekey envelope failed: %s",
+					ksi_crypto_reason());
+}
+
+static enum ksi_crypto
+envelope_key(const uint8_t *old_ksk, const uint8_t *uuid, uint8_t key[KEYSTORE_KEY_LEN])
+{
+	return ksi_hkdf(old_ksk, KEYSTORE_KEY_LEN, uuid, KEYSTORE_UUID_LEN,
+					(const uint8_t *) INFO_ENVELOPE, strlen(INFO_ENVELOPE), key, KEYSTORE_KEY_LEN);
+}
+
+static enum keystore_status
+seal_envelope(keystore *ks, const struct ksi_header *header, const uint8_t *new_ksk,
+			  uint8_t env[KEYSTORE_ENVELOPE_LEN])
+{
+	enum keystore_status status = KEYSTORE_OK;
+	uint8_t		key[KEYSTORE_KEY_LEN];
+
+	memcpy(env, envelope_magic, MAGIC_LEN);
+	(void) ksi_put16(env + ENV_VERSION, ENVELOPE_VERSION);
+	(void) ksi_put16(env + ENV_FLAGS, 0);
+	(void) ksi_put32(env + ENV_RESERVED, 0);
+	memcpy(env + ENV_UUID, header->uuid, KEYSTORE_UUID_LEN);
+	(void) ksi_put64(env + ENV_GENERATION, header->generation);
+	if (ksi_identity(ks->ksk.ptr, header->uuid, KSI_INFO_KSK_IDENTITY,
+					 env + ENV_OLD) != KSI_CRYPTO_OK ||
+		ksi_identity(new_ksk, header->uuid, KSI_INFO_KSK_IDENTITY,
+					 env + ENV_NEW) != KSI_CRYPTO_OK ||
+		!ksi_random(env + ENV_IV, KSI_IV_LEN) ||
+		envelope_key(ks->ksk.ptr, header->uuid, key) != KSI_CRYPTO_OK ||
+		ksi_gcm_seal(key, env + ENV_IV, env, ENV_IV, new_ksk, KEYSTORE_KEY_LEN, env + ENV_SEALED,
+					 env + ENV_TAG) != KSI_CRYPTO_OK)
+		status = fail_envelope(ks);
+	keystore_wipe(key, sizeof(key));
+	return status;
+}
+
+static enum keystore_status
+check_envelope(keystore *ks, const uint8_t *env, size_t len)
+{
+	if (!ksi_format_begins_with(env, len, envelope_magic))
+		return ksi_fail(ks, KEYSTORE_EFORMAT, "the data is not a rekey envelope");
+	if (len != KEYSTORE_ENVELOPE_LEN)
+		return ksi_fail(ks, KEYSTORE_EDAMAGED,
+						"rekey envelope is corrupted: size = %zu bytes, expected size = %d bytes",
+						len, KEYSTORE_ENVELOPE_LEN);
+	if (ksi_get16(env + ENV_VERSION) != ENVELOPE_VERSION || ksi_get16(env + ENV_FLAGS) != 0 ||
+		ksi_get32(env + ENV_RESERVED) != 0)
+		return ksi_fail(ks, KEYSTORE_EVERSION,
+						"rekey envelope has format version %u, but only version %d is supported",
+						ksi_get16(env + ENV_VERSION), ENVELOPE_VERSION);
+	if (memcmp(env + ENV_UUID, ks->header.uuid, KEYSTORE_UUID_LEN) != 0)
+		return ksi_fail(ks, KEYSTORE_ECONFLICT,
+						"the rekey envelope does not belong to keystore \"%s\"", ks->where);
+	return KEYSTORE_OK;
+}
+
+/* Of the KSK and its predecessors, newest first, the one with this identity; NULL if there is none. */
+static enum keystore_status
+find_ksk(keystore *ks, const uint8_t identity[KSI_IDENTITY_LEN], const uint8_t **ret_ksk)
+{
+	uint8_t		own[KSI_IDENTITY_LEN];
+
+	for (size_t i = ks->history.former_count + 1; i > 0; i--)
+	{
+		const uint8_t *ksk = i > ks->history.former_count ? ks->ksk.ptr :
+			ksi_formers(&ks->history)[i - 1].key;
+
+		if (ksi_identity(ksk, ks->header.uuid, KSI_INFO_KSK_IDENTITY, own) != KSI_CRYPTO_OK)
+			return fail_envelope(ks);
+		if (memcmp(own, identity, KSI_IDENTITY_LEN) == 0)
+		{
+			*ret_ksk = ksk;
+			return KEYSTORE_OK;
+		}
+	}
+	*ret_ksk = NULL;
+	return KEYSTORE_OK;
+}
+
+/* The new KSK: one that ks has already, or what the envelope holds. */
+static enum keystore_status
+open_envelope(keystore *ks, const uint8_t *env, size_t len, struct ksi_secret *ret_ksk)
+{
+	enum keystore_status status;
+	const uint8_t *ksk = NULL;
+	uint8_t		key[KEYSTORE_KEY_LEN];
+	enum ksi_crypto result;
+
+	status = check_envelope(ks, env, len);
+	if (status == KEYSTORE_OK)
+		status = ksi_alloc_secret(ks, ret_ksk, KEYSTORE_KEY_LEN);
+	if (status == KEYSTORE_OK)
+		status = find_ksk(ks, env + ENV_NEW, &ksk);
+	if (status != KEYSTORE_OK)
+		return status;
+	if (ksk != NULL)
+	{
+		memcpy(ret_ksk->ptr, ksk, KEYSTORE_KEY_LEN);
+		return KEYSTORE_OK;
+	}
+	status = find_ksk(ks, env + ENV_OLD, &ksk);
+	if (status != KEYSTORE_OK)
+		return status;
+	if (ksk == NULL)
+	{
+		(void) ksi_fail(ks, KEYSTORE_EWRONGKEY,
+						"keystore \"%s\" does not have the key that the rekey envelope was made from",
+						ks->where);
+		return ksi_hint(ks, KEYSTORE_EWRONGKEY,
+						"Copy the keystore from the server that was rekeyed.");
+	}
+	result = envelope_key(ksk, ks->header.uuid, key);
+	if (result == KSI_CRYPTO_OK)
+		result = ksi_gcm_open(key, env + ENV_IV, env, ENV_IV, env + ENV_SEALED, KEYSTORE_KEY_LEN,
+							  ret_ksk->ptr, env + ENV_TAG);
+	keystore_wipe(key, sizeof(key));
+	if (result == KSI_CRYPTO_MISMATCH)
+		return ksi_fail(ks, KEYSTORE_EDAMAGED, "rekey envelope is corrupted: its content was altered");
+	return result == KSI_CRYPTO_OK ? KEYSTORE_OK : fail_envelope(ks);
+}
+
+/* ---- making one ------------------------------------------------------------------------- */
+
+/* Which passphrase opens which slot: choice[slot] is its index, or -1.  Each opens one. */
+static enum keystore_status
+match_slots(keystore *ks, const struct keystore_passphrase *passphrases, size_t count,
+			int choice[KSI_MAX_SLOTS])
+{
+	enum keystore_status status = KEYSTORE_OK;
+	struct ksi_secret ksk = {0};
+
+	for (size_t i = 0; i < KSI_MAX_SLOTS; i++)
+		choice[i] = -1;
+	status = ksi_alloc_secret(ks, &ksk, KEYSTORE_KEY_LEN);
+	for (size_t i = 0; status == KEYSTORE_OK && i < count; i++)
+	{
+		size_t		index = 0;
+
+		status = ksi_check_passphrase(ks, passphrases[i].len);
+		if (status == KEYSTORE_OK)
+			status = ksi_slot_find(ks, passphrases[i].text, passphrases[i].len, ksk.ptr, &index);
+		if (status == KEYSTORE_OK && !ksi_equal(ksk.ptr, ks->ksk.ptr, KEYSTORE_KEY_LEN))
+			status = ksi_fail(ks, KEYSTORE_EDAMAGED,
+							  "keystore \"%s\" is corrupted: its content was altered", ks->where);
+		if (status == KEYSTORE_OK)
+			choice[index] = (int) i;
+	}
+	ksi_secret_free(&ksk);
+	return status;
+}
+
+/* The slots anew under the new KSK, without those that no passphrase was given for. */
+static enum keystore_status
+make_slots(keystore *ks, struct ksi_header *header, const uint8_t *new_ksk,
+		   const struct keystore_passphrase *passphrases, const int choice[KSI_MAX_SLOTS],
+		   struct keystore_slot_info *ret_dropped, size_t *ret_dropped_count)
+{
+	enum keystore_status status = KEYSTORE_OK;
+	size_t		kept = 0;
+	size_t		dropped = 0;
+
+	for (size_t i = 0; status == KEYSTORE_OK && i < ks->header.slot_count; i++)
+	{
+		const struct keystore_passphrase *pass;
+		struct ksi_slot_fields fields;
+		char		canonical[KSI_RECOVERY_LEN];
+		bool		recovery;
+
+		ksi_format_get_slot(&ks->header.slots[i], &fields);
+		if (choice[i] < 0)
+		{
+			ksi_slot_info(&fields, &ret_dropped[dropped++]);
+			continue;
+		}
+		pass = &passphrases[choice[i]];
+		recovery = fields.kind == KEYSTORE_SLOT_RECOVERY;
+		if (recovery)
+			(void) ksi_recovery_parse(pass->text, pass->len, canonical);	/* it opened the slot */
+		status = ksi_slot_make(ks, &(struct ksi_new_slot){
+			.uuid = header->uuid, .ksk = new_ksk, .id = fields.id,
+			.kind = (enum keystore_slot_kind) fields.kind, .label = fields.label,
+			.text = recovery ? canonical : pass->text,
+			.text_len = recovery ? sizeof(canonical) : pass->len, .kdf = &fields.kdf,
+			.fips = header->fips, .as_before = true
+		}, &header->slots[kept++]);
+		keystore_wipe(canonical, sizeof(canonical));
+	}
+	header->slot_count = kept;
+	*ret_dropped_count = dropped;
+	return status;
+}
+
+/* The history with one former KSK more; the oldest goes if there are too many. */
+static enum keystore_status
+add_former(keystore *ks, int64_t now, struct ksi_history *ret_history)
+{
+	const struct ksi_history *own = &ks->history;
+	size_t		keep = own->former_count < KSI_MAX_FORMER ? own->former_count : KSI_MAX_FORMER - 1;
+	enum keystore_status status;
+
+	status = ksi_history_alloc(ks, ret_history, own->key_count, keep + 1);
+	if (status != KEYSTORE_OK)
+		return status;
+	memcpy(ret_history->keys.ptr, own->keys.ptr, own->keys.len);
+	if (keep > 0)
+		memcpy(ksi_formers(ret_history), ksi_formers(own) + (own->former_count - keep),
+			   keep * sizeof(struct ksi_former));
+	ksi_formers(ret_history)[keep].replaced = now;
+	memcpy(ksi_formers(ret_history)[keep].key, ks->ksk.ptr, KEYSTORE_KEY_LEN);
+	return KEYSTORE_OK;
+}
+
+enum keystore_status
+keystore_rekey(keystore *ks, const struct keystore_passphrase *passphrases, size_t count,
+			   uint8_t ret_envelope[KEYSTORE_ENVELOPE_LEN], struct keystore_slot_info *ret_dropped,
+			   size_t *ret_dropped_count)
+{
+	enum keystore_status status = ksi_need_open(ks);
+	struct ksi_header *header = NULL;
+	struct keystore_slot_info *dropped = NULL;
+	struct ksi_history history = {0};
+	struct ksi_secret ksk = {0};
+	uint8_t		envelope[KEYSTORE_ENVELOPE_LEN];
+	int			choice[KSI_MAX_SLOTS];
+	size_t		dropped_count = 0;
+
+	if (status == KEYSTORE_OK && count == 0)
+		status = ksi_fail(ks, KEYSTORE_EINVAL, "no passphrase was given for the rekeyed keystore");
+	if (status != KEYSTORE_OK)
+		return status;
+	header = malloc(sizeof(*header));
+	dropped = calloc(KSI_MAX_SLOTS, sizeof(*dropped));
+	if (header == NULL || dropped == NULL)
+	{
+		status = ksi_nomem(ks);
+		goto out;
+	}
+	*header = ks->header;
+	header->changed = (int64_t) time(NULL);
+	status = match_slots(ks, passphrases, count, choice);
+	if (status == KEYSTORE_OK)
+		status = ksi_next_generation(ks, &header->generation);
+	if (status == KEYSTORE_OK)
+		status = ksi_alloc_secret(ks, &ksk, KEYSTORE_KEY_LEN);
+	if (status == KEYSTORE_OK && !ksi_random(ksk.ptr, ksk.len))
+		status = ksi_fail(ks, KEYSTORE_ECRYPTO, "could not generate a random key: %s",
+						  ksi_crypto_reason());
+	if (status == KEYSTORE_OK)
+		status = make_slots(ks, header, ksk.ptr, passphrases, choice, dropped, &dropped_count);
+	if (status == KEYSTORE_OK)
+		status = seal_envelope(ks, header, ksk.ptr, envelope);
+	if (status == KEYSTORE_OK)
+		status = add_former(ks, header->changed, &history);
+	if (status == KEYSTORE_OK)
+		status = ksi_commit_rekeyed(ks, header, &history, &ksk);
+	if (status != KEYSTORE_OK)
+		goto out;
+	memcpy(ret_envelope, envelope, sizeof(envelope));
+	memcpy(ret_dropped, dropped, dropped_count * sizeof(*dropped));
+	*ret_dropped_count = dropped_count;
+
+out:
+	ksi_history_free(&history);
+	ksi_secret_free(&ksk);
+	free(dropped);
+	free(header);
+	return status;
+}
+
+/* ---- following ------------------------------------------------------------------------- */
+
+/* Open what came, with what ks has or with what the envelope says.  *ret_ksk is its KSK. */
+static enum keystore_status
+open_theirs(keystore *ks, keystore *theirs, const void *envelope, size_t envelope_len)
+{
+	enum keystore_status status;
+	struct ksi_secret ksk = {0};
+
+	if (envelope == NULL)
+		status = keystore_open_like(theirs, ks);
+	else
+	{
+		status = open_envelope(ks, envelope, envelope_len, &ksk);
+		if (status != KEYSTORE_OK)
+			goto out;
+		status = keystore_open_ksk(theirs, ksk.ptr);
+	}
+	if (status != KEYSTORE_OK)
+		ksi_copy_error(ks, theirs);
+
+out:
+	ksi_secret_free(&ksk);
+	return status;
+}
+
+/* Become theirs, with what only ks had. */
+static enum keystore_status
+adopt(keystore *ks, keystore *theirs)
+{
+	enum keystore_status status;
+	struct ksi_history history = {0};
+
+	/* Nothing of ours to keep: then exactly the bytes that came. */
+	if (ksi_count_changes(&theirs->history, &ks->history) == 0)
+	{
+		ksi_take_content(ks, theirs);
+		return KEYSTORE_OK;
+	}
+	status = ksi_unite(ks, &theirs->history, &ks->history, ks->header.changed, &history);
+	if (status == KEYSTORE_OK)
+		status = ksi_commit_rekeyed(ks, &theirs->header, &history, &theirs->ksk);
+	if (status == KEYSTORE_OK)
+		ks->opened_slot = 0;
+	ksi_history_free(&history);
+	return status;
+}
+
+enum keystore_status
+keystore_apply_rekey(keystore *ks, const void *buf, size_t len, const void *envelope,
+					 size_t envelope_len)
+{
+	enum keystore_status status = ksi_need_open(ks);
+	keystore   *theirs = NULL;
+	size_t		added;
+
+	if (status != KEYSTORE_OK)
+		return status;
+	theirs = keystore_new();
+	if (theirs == NULL)
+		return ksi_nomem(ks);
+	status = keystore_load_bytes(theirs, buf, len, ks->where);
+	if (status != KEYSTORE_OK)
+	{
+		ksi_copy_error(ks, theirs);
+		goto out;
+	}
+	if (memcmp(ks->header.uuid, theirs->header.uuid, KEYSTORE_UUID_LEN) != 0)
+	{
+		status = ksi_fail(ks, KEYSTORE_ECONFLICT,
+						  "what is to replace keystore \"%s\" is another keystore", ks->where);
+		goto out;
+	}
+	status = open_theirs(ks, theirs, envelope, envelope_len);
+	if (status != KEYSTORE_OK)
+		goto out;
+	if (theirs->header.generation > ks->header.generation)
+		status = adopt(ks, theirs);
+	else
+		status = keystore_merge(ks, theirs, &added);
+
+out:
+	keystore_free(&theirs);
+	return status;
+}
