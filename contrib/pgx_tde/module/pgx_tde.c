@@ -94,6 +94,7 @@ define_settings(void)
 							 "Encryption algorithm of tablespaces that are created without one.",
 							 NULL, &pgx_default_algorithm, TDE_NONE, algorithm_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	pgx_define_destination();
 	MarkGUCPrefixReserved("pgx_tde");
 }
 
@@ -152,6 +153,7 @@ _PG_init(void)
 	pgx_refuse_bypasses();
 	pgx_load_io_layer();		/* does not return if the server has to be executed again */
 	pgx_note_server_version();
+	pgx_check_destination();
 	pgx_state = make_state();
 	pgx_start_io_layer();
 	pgx_self_check();

@@ -56,6 +56,7 @@ extern char *pgx_keystore_location;
 extern char *pgx_keystore_passphrase_command;
 extern char *pgx_host_secret_file;
 extern int	pgx_default_algorithm;	/* enum tde_algorithm */
+extern char *pgx_backup_destination;
 
 /* pgx_tde.c */
 extern LWLock *pgx_lock(void);
@@ -100,6 +101,10 @@ extern void pgx_publish_keys(tde_keytable *kt);
 extern void pgx_register_rmgr(void);
 extern XLogRecPtr pgx_log_keytable(const void *keytable, size_t keytable_len);
 extern XLogRecPtr pgx_log_keystore(const void *ks, size_t ks_len, const void *keytable, size_t keytable_len);
+
+/* destination.c: where backups go */
+extern void pgx_define_destination(void);
+extern void pgx_check_destination(void);
 
 /* tablespace.c */
 extern void pgx_install_tablespace_hooks(void);
