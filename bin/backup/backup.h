@@ -12,6 +12,8 @@
  *			conf/						configuration files, also those from outside the data directory
  *			keystore/keystore.ks		copy of the keystore as it was after the copying (ciphertext)
  *			wal/						segments from begin to end, where data/pg_wal does not have them
+ *			backup_label, tablespace_map	with method "copy_command": to be put into the restored data directory
+ *			copy_info					with method "copy_command": the copy command's own file
  *		YYYY-MM-DD_hh-mm-ss.incomplete/	one that is being made or removed, or that died on the way
  *		archived_wal/					what pgx_walcopy archives
  *		online_wal/						mirrored WAL
@@ -64,7 +66,11 @@ struct pgx_backup_tablespace
 	bool		by_copy_command;	/* then nothing of it is in the backup's directory */
 };
 
-/* A configuration file; file is relative to the backup's directory. */
+/*
+ * A configuration file; file is relative to the backup's directory.  One whose file is not below data/ is put back to
+ * path when the backup is restored, even where path is in the data directory: it is newer than the data
+ * (pgx_dmpall --config-only).
+ */
 struct pgx_backup_conf
 {
 	char	   *parameter;		/* "config_file", "hba_file", "ident_file", "auto_conf" or "include" */
@@ -248,6 +254,17 @@ extern bool pgx_wal_name_parse(const char *name, uint32_t segment_size, uint32_t
 extern bool pgx_lsn_parse(const char *text, uint64_t *ret_lsn);
 extern void pgx_lsn_text(uint64_t lsn, char ret_text[PGX_LSN_STRLEN + 1]);
 
+/* ---- what pg_basebackup made --------------------------------------------------------------- */
+
+/* Read the WAL range of DATA/backup_manifest: timelines and LSNs of info are set. */
+extern bool pgx_manifest_wal_range(const char *data, struct pgx_backup_info *info);
+
+/* Let DATA/pg_tblspc's links lead to ../../tablespaces/OID, so that the backup may be moved as a whole. */
+extern bool pgx_relink_tablespaces(const char *data);
+
+/* Does a directory have every segment, whole, from start_lsn to end_lsn? */
+extern bool pgx_wal_is_complete(const char *dir, const struct pgx_backup_info *info);
+
 /* ---- files ------------------------------------------------------------------------------- */
 
 /* Sync a file or directory; a tree with everything in it (symbolic links are not followed). */
@@ -263,6 +280,7 @@ extern bool pgx_write_durable(const char *path, const void *buf, size_t len);
 
 /* Copy a regular file to a name that does not exist, with its mode less what others may, and sync it. */
 extern bool pgx_copy_file(const char *from, const char *to);
+extern bool pgx_copy_open_file(int in, const char *from, const char *to, unsigned mode);
 
 /* mkdir 0700 and sync of the parent; fine if the directory is there. */
 extern bool pgx_make_directory(const char *path);

@@ -254,12 +254,28 @@ copy_bytes(int in, const char *from, int out, const char *to)
 	return ok;
 }
 
+/* Copy an open file; what is left of a failed copy is removed. */
+bool
+pgx_copy_open_file(int in, const char *from, const char *to, unsigned mode)
+{
+	int			out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+
+	if (out < 0)
+	{
+		pgx_log_error("could not create file \"%s\": %m", to);
+		return false;
+	}
+	if (finish_file(out, to, copy_bytes(in, from, out, to)))
+		return true;
+	(void) unlink(to);
+	return false;
+}
+
 bool
 pgx_copy_file(const char *from, const char *to)
 {
 	struct stat st;
 	int			in = open(from, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	int			out = -1;
 	bool		ok = false;
 
 	if (in < 0)
@@ -272,18 +288,7 @@ pgx_copy_file(const char *from, const char *to)
 	else if (!S_ISREG(st.st_mode))
 		pgx_log_error("\"%s\" is not a regular file", from);
 	else
-	{
-		out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-				   (st.st_mode & 0750) | 0600);
-		if (out < 0)
-			pgx_log_error("could not create file \"%s\": %m", to);
-	}
-	if (out >= 0)
-	{
-		ok = finish_file(out, to, copy_bytes(in, from, out, to));
-		if (!ok)
-			(void) unlink(to);
-	}
+		ok = pgx_copy_open_file(in, from, to, (st.st_mode & 0750) | 0600);
 	(void) close(in);			/* opened for reading only */
 	return ok;
 }

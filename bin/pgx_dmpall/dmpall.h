@@ -1,0 +1,106 @@
+/*
+ * dmpall.h
+ *		What the files of pgx_dmpall share.
+ */
+#ifndef PGX_DMPALL_H
+#define PGX_DMPALL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <libpq-fe.h>
+
+#include "backup.h"
+
+struct options
+{
+	const char *pgdata;			/* -D, or $PGDATA */
+	const char *conninfo;		/* -d; NULL: what postmaster.pid says */
+	const char *copy_command;	/* -Y */
+	const char *copy_list;		/* -P */
+	const char *checkpoint;		/* "fast" or "spread" */
+	const char *label;
+	uint32_t	keep;
+	uint32_t	retry;
+	uint32_t	archive_timeout;	/* seconds; 0: no limit */
+	bool		exclude_copy_cluster;
+	bool		progress;
+	bool		json;
+	bool		from_standby;
+	bool		config_only;
+	bool		no_keystore_copy;
+	bool		no_archive;
+	bool		no_verify;
+	bool		verbose;
+};
+
+/* The server, and what it says of itself. */
+struct source
+{
+	PGconn	   *conn;
+	char	   *conninfo;		/* of this connection, for pg_basebackup; no password in it */
+	char	   *bindir;			/* where the server's own programs are */
+	char	   *data_directory;
+	char	   *config_file;
+	char	   *hba_file;
+	char	   *ident_file;
+	char	   *destination;	/* pgx_tde.backup_destination; NULL if not set */
+	char	   *keystore_location;	/* NULL if not set */
+	char	   *archive_mode;
+	char	   *system_identifier;
+	uint32_t	version;
+	uint32_t	wal_segment_size;
+	bool		checksums;
+	bool		in_recovery;
+	struct pgx_backup_tablespace *tablespaces;
+	size_t		n_tablespaces;
+};
+
+/* A backup in the making. */
+struct run
+{
+	const struct options *opts;
+	struct source *source;
+	int			lock_fd;
+	char	   *name;
+	char	   *dir;			/* under its incomplete name */
+	struct pgx_backup_info info;
+};
+
+/* source.c */
+extern bool source_connect(const struct options *opts, struct source *source);
+extern bool source_read_tablespaces(struct source *source);
+extern void source_close(struct source *source);
+
+/* Run a query that gives rows; NULL after a message.  The caller clears it. */
+extern PGresult *source_query(struct source *source, const char *sql, int n_params, const char *const *params);
+
+/* basebackup.c: the files of the cluster, through pg_basebackup */
+extern bool take_base_backup(struct run *run);
+extern bool verify_base_backup(const struct run *run);
+
+/* copy_command.c: the same where the user's command copies some or all of it */
+extern bool take_by_copy_command(struct run *run, const struct pgx_backup *previous);
+
+/* lowlevel.c: a copy of a directory of a running server */
+extern bool copy_live_directory(const char *from, const char *to, bool cluster);
+
+/* conf.c: configuration files */
+extern bool take_configuration(struct source *source, const char *dir, const char *sub,
+							   struct pgx_backup_info *info);
+
+/* keys.c: the keystore, and the keys that the backup needs */
+struct key_range
+{
+	uint32_t	first;			/* id of the lowest master key seen; 0: none */
+	uint32_t	last;
+	char		uuid[KEYSTORE_UUID_STRLEN + 1];	/* "" if there was no key table */
+};
+extern bool note_keytable(const char *data, struct key_range *range);
+extern bool take_keystore(struct run *run, const struct key_range *range);
+
+/* archive.c */
+extern bool wait_for_archive(struct run *run);
+
+#endif							/* PGX_DMPALL_H */

@@ -1,0 +1,587 @@
+/*
+ * main.c
+ *		pgx_dmpall: back up a running server into its backup area.
+ *
+ * The order of the steps is what makes a backup safe: it has its incomplete name from before its first byte,
+ * everything is synced before backup_info.json is written, and only then does it get its own name;
+ * only after that may older backups go.
+ */
+#include <config.h>
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "child.h"
+#include "dmpall.h"
+#include "file.h"
+#include "log.h"
+#include "mem.h"
+#include "options.h"
+
+enum
+{
+	OPT_PGDATA, OPT_DBNAME, OPT_COPY_COMMAND, OPT_COPY_LIST, OPT_EXCLUDE_COPY_CLUSTER,
+	OPT_CHECKPOINT, OPT_LABEL, OPT_KEEP, OPT_RETRY, OPT_ARCHIVE_TIMEOUT, OPT_NO_ARCHIVE,
+	OPT_NO_KEYSTORE_COPY, OPT_NO_VERIFY, OPT_FROM_STANDBY, OPT_CONFIG_ONLY, OPT_PROGRESS, OPT_JSON,
+	OPT_VERBOSE, OPT_VERSION, OPT_HELP,
+	N_OPTS
+};
+
+/* What getopt_long() returns for a long option: above every character. */
+#define OPT_BASE	256
+#define BIT(opt)	(1u << (opt))
+
+static const struct option_def
+{
+	const char *name;
+	char		letter;			/* 0: no short form */
+	const char *arg;			/* NULL: takes none */
+	const char *help;
+}			option_defs[N_OPTS] = {
+	[OPT_PGDATA] = {"pgdata", 'D', "DATADIR", "data directory of the server (default: $PGDATA)"},
+	[OPT_DBNAME] = {"dbname", 'd', "CONNINFO", "how to connect (default: as the running server says)"},
+	[OPT_COPY_COMMAND] = {"copy-command", 'Y', "FILE", "have this command copy the data; whole path"},
+	[OPT_COPY_LIST] = {"copy-list", 'P', "FILE", "tablespaces that the command copies, one a line; whole path"},
+	[OPT_EXCLUDE_COPY_CLUSTER] = {"exclude-copy-cluster", 0, NULL, "the command does not copy the data directory"},
+	[OPT_CHECKPOINT] = {"checkpoint", 'c', "fast|spread", "speed of the checkpoint at the begin (default: fast)"},
+	[OPT_LABEL] = {"label", 'l', "TEXT", "name this backup; pgx_rcvall finds it by that too"},
+	[OPT_KEEP] = {"keep", 0, "N", "keep this many backups, the new one among them (default: 2)"},
+	[OPT_RETRY] = {"retry", 0, "N", "if copying fails, try again this often (default: 0)"},
+	[OPT_ARCHIVE_TIMEOUT] = {"archive-timeout", 0, "SECONDS", "how long to wait for WAL to be archived (default: 0, no limit)"},
+	[OPT_NO_ARCHIVE] = {"no-archive", 0, NULL, "back up a server that does not archive WAL"},
+	[OPT_NO_KEYSTORE_COPY] = {"no-keystore-copy", 0, NULL, "keep no copy of the keystore with the backup"},
+	[OPT_NO_VERIFY] = {"no-verify", 0, NULL, "do not read the backup again to verify it"},
+	[OPT_FROM_STANDBY] = {"from-standby", 0, NULL, "allow the server to be a standby"},
+	[OPT_CONFIG_ONLY] = {"config-only", 0, NULL, "renew the configuration files of the newest backup"},
+	[OPT_PROGRESS] = {"progress", 0, NULL, "show progress"},
+	[OPT_JSON] = {"json", 0, NULL, "describe the new backup in JSON"},
+	[OPT_VERBOSE] = {"verbose", 'v', NULL, "say more about what is done"},
+	[OPT_VERSION] = {"version", 'V', NULL, "show the version, then exit"},
+	[OPT_HELP] = {"help", '?', NULL, "show this help, then exit"},
+};
+
+static int
+print_help(void)
+{
+	printf("%s backs up a PostgreSQL server, encrypted or not, into the directory that its parameter\n"
+		   "pgx_tde.backup_destination names.\n\n"
+		   "Usage:\n  %s [-D DATADIR] [OPTION]...\n\nOptions:\n", pgx_progname(), pgx_progname());
+	for (int i = 0; i < N_OPTS; i++)
+	{
+		const struct option_def *def = &option_defs[i];
+		char		text[64];
+
+		snprintf(text, sizeof(text), "%c%c%s--%s%s%s", def->letter ? '-' : ' ',
+				 def->letter ? def->letter : ' ', def->letter ? ", " : "  ", def->name,
+				 def->arg != NULL ? "=" : "", def->arg != NULL ? def->arg : "");
+		printf("  %-32s %s\n", text, def->help);
+	}
+	printf("\nExit status: 0 done, 1 failed.\n");
+	return pgx_finish_output(PGX_EXIT_OK);
+}
+
+static bool
+store_option(struct options *opts, int opt, const char *arg)
+{
+	switch (opt)
+	{
+		case OPT_PGDATA:
+			opts->pgdata = arg;
+			break;
+		case OPT_DBNAME:
+			opts->conninfo = arg;
+			break;
+		case OPT_COPY_COMMAND:
+			opts->copy_command = arg;
+			break;
+		case OPT_COPY_LIST:
+			opts->copy_list = arg;
+			break;
+		case OPT_EXCLUDE_COPY_CLUSTER:
+			opts->exclude_copy_cluster = true;
+			break;
+		case OPT_CHECKPOINT:
+			opts->checkpoint = arg;
+			break;
+		case OPT_LABEL:
+			opts->label = arg;
+			break;
+		case OPT_KEEP:
+			return pgx_parse_uint(arg, "--keep", 1, 10000, &opts->keep);
+		case OPT_RETRY:
+			return pgx_parse_uint(arg, "--retry", 0, 10000, &opts->retry);
+		case OPT_ARCHIVE_TIMEOUT:
+			return pgx_parse_uint(arg, "--archive-timeout", 0, 1000000, &opts->archive_timeout);
+		case OPT_NO_ARCHIVE:
+			opts->no_archive = true;
+			break;
+		case OPT_NO_KEYSTORE_COPY:
+			opts->no_keystore_copy = true;
+			break;
+		case OPT_NO_VERIFY:
+			opts->no_verify = true;
+			break;
+		case OPT_FROM_STANDBY:
+			opts->from_standby = true;
+			break;
+		case OPT_CONFIG_ONLY:
+			opts->config_only = true;
+			break;
+		case OPT_PROGRESS:
+			opts->progress = true;
+			break;
+		case OPT_JSON:
+			opts->json = true;
+			break;
+		case OPT_VERBOSE:
+			opts->verbose = true;
+			break;
+		default:
+			break;
+	}
+	return true;
+}
+
+/* -1: go on; else the exit code. */
+static int
+parse_options(int argc, char **argv, struct options *opts)
+{
+	struct option long_options[N_OPTS + 1];
+	int			c;
+
+	memset(long_options, 0, sizeof(long_options));
+	for (int i = 0; i < N_OPTS; i++)
+	{
+		long_options[i].name = option_defs[i].name;
+		long_options[i].has_arg = option_defs[i].arg != NULL ? required_argument : no_argument;
+		long_options[i].val = OPT_BASE + i;
+	}
+	if (argc > 1 && strcmp(argv[1], "-?") == 0)
+		return print_help();
+	while ((c = getopt_long(argc, argv, "D:d:Y:P:c:l:vV", long_options, NULL)) != -1)
+	{
+		for (int i = 0; i < N_OPTS && c < OPT_BASE; i++)
+		{
+			if (option_defs[i].letter == c)
+				c = OPT_BASE + i;
+		}
+		if (c < OPT_BASE)
+		{
+			pgx_log_advice();	/* getopt_long() has said what is wrong */
+			return PGX_EXIT_FAILURE;
+		}
+		if (c - OPT_BASE == OPT_HELP)
+			return print_help();
+		if (c - OPT_BASE == OPT_VERSION)
+		{
+			printf("%s (pgx-tde) %s\n", pgx_progname(), PACKAGE_VERSION);
+			return pgx_finish_output(PGX_EXIT_OK);
+		}
+		if (!store_option(opts, c - OPT_BASE, optarg))
+			return PGX_EXIT_FAILURE;
+	}
+	if (optind < argc)
+	{
+		pgx_log_error("invalid argument %s", argv[optind]);
+		pgx_log_advice();
+		return PGX_EXIT_FAILURE;
+	}
+	return -1;
+}
+
+static bool
+need_option(bool given, const char *option, const char *needed)
+{
+	if (!given)
+		return true;
+	pgx_log_error("option %s is necessary for option %s", needed, option);
+	pgx_log_advice();
+	return false;
+}
+
+static bool
+refuse_together(bool given, const char *option, const char *other)
+{
+	if (!given)
+		return true;
+	pgx_log_error("option %s conflicts with option %s", option, other);
+	pgx_log_advice();
+	return false;
+}
+
+static bool
+is_utf8_line(const char *text)
+{
+	for (const char *p = text; *p != '\0'; p++)
+	{
+		if ((unsigned char) *p < 0x20 || *p == 0x7f)
+			return false;
+	}
+	return true;
+}
+
+static bool
+check_usage(struct options *opts)
+{
+	const char *const whole[][2] = {{"-Y", opts->copy_command}, {"-P", opts->copy_list}};
+
+	if (strcmp(opts->checkpoint, "fast") != 0 && strcmp(opts->checkpoint, "spread") != 0)
+	{
+		pgx_log_error("invalid checkpoint argument \"%s\", must be \"fast\" or \"spread\"", opts->checkpoint);
+		return false;
+	}
+	for (int i = 0; i < 2; i++)
+	{
+		if (whole[i][1] != NULL && whole[i][1][0] != '/')
+		{
+			pgx_log_error("an invalid value was specified for the option %s", whole[i][0]);
+			pgx_log_hint("Specify the whole path.");
+			return false;
+		}
+	}
+	if (!is_utf8_line(opts->label))
+	{
+		pgx_log_error("an invalid value was specified for the option %s", "--label");
+		pgx_log_hint("A label has no control characters.");
+		return false;
+	}
+	return need_option(opts->copy_list != NULL && opts->copy_command == NULL, "-P", "-Y") &&
+		need_option(opts->exclude_copy_cluster && opts->copy_command == NULL, "--exclude-copy-cluster", "-Y") &&
+		refuse_together(opts->config_only && opts->copy_command != NULL, "--config-only", "-Y") &&
+		refuse_together(opts->from_standby && opts->copy_command != NULL, "--from-standby", "-Y");
+}
+
+/* Who and where: what can be refused before anything is asked of a server. */
+static bool
+check_place(struct options *opts)
+{
+	char	   *version;
+	struct stat st;
+	bool		ok;
+
+	if (geteuid() == 0)
+	{
+		pgx_log_error("cannot be run as root");
+		pgx_log_hint("Run it as the user who owns the server.");
+		return false;
+	}
+	if (opts->pgdata == NULL)
+		opts->pgdata = getenv("PGDATA");
+	if (opts->pgdata == NULL || opts->pgdata[0] == '\0')
+	{
+		pgx_log_error("the database storage directory and the $PGDATA environment variable have not been specified");
+		pgx_log_advice();
+		return false;
+	}
+	version = pgx_join(opts->pgdata, "PG_VERSION");
+	ok = stat(version, &st) == 0;
+	if (!ok)
+	{
+		pgx_log_error("the specified database storage directory is not correct");
+		pgx_log_detail("\"%s\" could not be examined, or is not there.", version);
+	}
+	free(version);
+	return ok;
+}
+
+/* Is this server one that we may back up, and is there a place for it? */
+static bool
+check_source(const struct options *opts, const struct source *source)
+{
+	if (source->in_recovery && !opts->from_standby)
+	{
+		/* The product whose interface this is prints just this line, and scripts look for it. */
+		fprintf(stderr, "ERROR:recovery is in progress (10095)\n");
+		return false;
+	}
+	if (source->destination == NULL)
+	{
+		pgx_log_error("the backup storage directory is not configured");
+		pgx_log_hint("Please set the backup storage directory to the '%s' parameter and restart the server.",
+					 "pgx_tde.backup_destination");
+		return false;
+	}
+	if (!pgx_area_check(source->destination))
+		return false;
+	if (strcmp(source->archive_mode, "off") == 0 && !opts->no_archive && !opts->config_only)
+	{
+		pgx_log_error("the server does not archive WAL");
+		pgx_log_detail("Without archived WAL, recovery ends where the backup ends.");
+		pgx_log_hint("Set archive_mode and archive_command and restart the server, or use option --no-archive.");
+		return false;
+	}
+	return true;
+}
+
+/* What is known of the server before a byte is copied. */
+static void
+describe(struct run *run)
+{
+	const struct source *source = run->source;
+	struct pgx_backup_info *info = &run->info;
+	char	   *wal = pgx_join(source->data_directory, "pg_wal");
+	struct stat st;
+
+	info->label = pgx_strdup(run->opts->label);
+	info->tool = pgx_printf("%s %s", pgx_progname(), PACKAGE_VERSION);
+	info->compression = pgx_strdup("none");
+	info->system_identifier = pgx_strdup(source->system_identifier);
+	info->server_version = source->version;
+	info->wal_segment_size = source->wal_segment_size;
+	info->data_checksums = source->checksums;
+	info->from_standby = source->in_recovery;
+	info->data_directory = pgx_strdup(source->data_directory);
+	if (lstat(wal, &st) == 0 && S_ISLNK(st.st_mode))
+	{
+		char	   *real = realpath(wal, NULL);
+
+		info->wal_directory = real != NULL ? pgx_strdup(real) : NULL;
+		free(real);
+	}
+	info->start_time = (int64_t) time(NULL);
+	free(wal);
+}
+
+/* Ask for each tablespace's algorithm; "none" where the extension is not installed. */
+static bool
+describe_tablespaces(struct run *run)
+{
+	struct source *source = run->source;
+	struct pgx_backup_info *info = &run->info;
+	PGresult   *r = source_query(source,
+								 "SELECT 1 FROM pg_catalog.pg_proc WHERE proname = 'pgx_tablespace_algorithm'"
+								 " AND pronamespace = 'pg_catalog'::pg_catalog.regnamespace", 0, NULL);
+	bool		installed = r != NULL && PQntuples(r) > 0;
+	bool		ok = r != NULL;
+
+	PQclear(r);
+	info->tablespaces = pgx_alloc((source->n_tablespaces + 1) * sizeof(*info->tablespaces));
+	for (size_t i = 0; ok && i < source->n_tablespaces; i++)
+	{
+		struct pgx_backup_tablespace *from = &source->tablespaces[i];
+		struct pgx_backup_tablespace *to = &info->tablespaces[info->n_tablespaces++];
+		char	   *oid = pgx_printf("%u", from->oid);
+		const char *const params[] = {oid};
+
+		to->oid = from->oid;
+		to->name = pgx_strdup(from->name);
+		to->location = pgx_strdup(from->location);
+		to->by_copy_command = from->by_copy_command;
+		r = installed ? source_query(source, "SELECT pg_catalog.pgx_tablespace_algorithm($1::oid)", 1, params) : NULL;
+		ok = !installed || r != NULL;
+		to->algorithm = pgx_strdup(r != NULL ? PQgetvalue(r, 0, 0) : "none");
+		PQclear(r);
+		free(oid);
+	}
+	return ok;
+}
+
+static bool
+copy_everything(struct run *run, const struct pgx_backup *previous)
+{
+	struct key_range keys = {0};
+	const char *live = run->source->data_directory;
+	char	   *data = pgx_join(run->dir, PGX_BACKUP_DATA);
+	bool		ok;
+
+	/* The key table before, in and after the copy: rotations in between are in its WAL. */
+	ok = note_keytable(live, &keys);
+	if (ok && run->opts->copy_command != NULL)
+		ok = take_by_copy_command(run, previous);
+	else
+		ok = ok && take_base_backup(run);
+	ok = ok && note_keytable(data, &keys) && note_keytable(live, &keys) &&
+		take_keystore(run, &keys) &&
+		take_configuration(run->source, run->dir, PGX_BACKUP_CONF, &run->info) &&
+		describe_tablespaces(run);
+	free(data);
+	return ok;
+}
+
+/* Make the backup under its incomplete name, and give it its own. */
+static bool
+make_backup(struct run *run, const struct pgx_backup *previous)
+{
+	const char *area = run->source->destination;
+	bool		ok;
+
+	if (!pgx_area_begin(area, &run->name, &run->dir))
+		return false;
+	pgx_log_verbose("copying to \"%s\"", run->dir);
+	describe(run);
+	ok = copy_everything(run, previous) && wait_for_archive(run) &&
+		(run->opts->no_verify || !run->info.has_manifest || verify_base_backup(run)) &&
+		pgx_sync_tree(run->dir, &run->info.size) && !pgx_interrupted() &&
+		pgx_backup_info_write(run->dir, &run->info) && pgx_area_commit(area, run->name);
+	if (!ok)
+	{
+		/* Nobody is helped by half a backup; if it cannot be removed now, the next run does it. */
+		pgx_log_verbose("removing \"%s\"", run->dir);
+		(void) pgx_area_remove(area, run->name);
+	}
+	return ok;
+}
+
+/* The older backup that has a copy command's file, for the next call of such a command. */
+static const struct pgx_backup *
+previous_by_copy_command(const struct pgx_area *area)
+{
+	for (size_t i = area->count; i-- > 0;)
+	{
+		if (area->backups[i].state == PGX_BACKUP_COMPLETE && area->backups[i].info.copy_info_file != NULL)
+			return &area->backups[i];
+	}
+	return NULL;
+}
+
+static bool
+print_result(const struct run *run)
+{
+	if (run->opts->json)
+	{
+		struct pgx_area area;
+		const struct pgx_backup *backup;
+		bool		ok = pgx_area_list(run->source->destination, &area);
+
+		if (!ok)
+			return false;
+		backup = pgx_area_find(&area, run->name);
+		if (backup != NULL)
+		{
+			char	   *text = pgx_backup_json(backup);
+
+			printf("%s\n", text);
+			free(text);
+		}
+		ok = backup != NULL;
+		pgx_area_clear(&area);
+		return ok;
+	}
+	printf("backup of database and configuration files completed successfully\n");
+	return true;
+}
+
+static bool
+back_up(struct run *run)
+{
+	const char *destination = run->source->destination;
+	char	   *archive = pgx_join(destination, PGX_AREA_ARCHIVED_WAL);
+	struct pgx_area area = {0};
+	size_t		n = 0;
+	size_t		n_segments = 0;
+	bool		ok;
+
+	ok = pgx_area_remove_leftovers(destination, &n) && pgx_make_directory(archive) &&
+		pgx_area_list(destination, &area);
+	if (ok && n > 0)
+		pgx_log_verbose("removed %zu incomplete backups", n);
+	ok = ok && make_backup(run, previous_by_copy_command(&area));
+	pgx_area_clear(&area);
+	if (ok && !pgx_area_retain(destination, run->opts->keep, &n, &n_segments))
+	{
+		pgx_log_error("the backup is complete, but older ones could not be removed");
+		ok = false;
+	}
+	else if (ok)
+		pgx_log_verbose("removed %zu older backups and %zu archived WAL files", n, n_segments);
+	ok = ok && print_result(run);
+	free(archive);
+	return ok;
+}
+
+/* Give the newest backup the configuration files of today, in one step. */
+static bool
+renew_configuration(struct run *run)
+{
+	struct pgx_area area;
+	const struct pgx_backup *newest;
+	struct pgx_backup_info info;
+	char	   *sub = pgx_printf(PGX_BACKUP_CONF "-%lld", (long long) time(NULL));
+	char	   *old = NULL;
+	char	   *dir = NULL;
+	char		err[512];
+	bool		ok = false;
+
+	if (!pgx_area_list(run->source->destination, &area))
+		goto out;
+	newest = pgx_area_newest(&area);
+	if (newest == NULL)
+	{
+		pgx_log_error("backup of the database has not yet been performed, or an incorrect backup storage directory was specified");
+		goto out;
+	}
+	if (!pgx_backup_info_read(newest->dir, &info, err, sizeof(err)))
+	{
+		pgx_log_error("backup data \"%s\" is lost: %s", newest->dir, err);
+		goto out;
+	}
+	/* The folder in use is told by the list itself. */
+	for (size_t i = 0; old == NULL && i < info.n_confs; i++)
+	{
+		if (strncmp(info.confs[i].file, PGX_BACKUP_CONF, strlen(PGX_BACKUP_CONF)) == 0)
+			old = pgx_strndup(info.confs[i].file, strcspn(info.confs[i].file, "/"));
+	}
+	for (size_t i = 0; i < info.n_confs; i++)
+	{
+		free(info.confs[i].parameter);
+		free(info.confs[i].path);
+		free(info.confs[i].file);
+	}
+	info.n_confs = 0;
+	dir = pgx_join(newest->dir, sub);
+	ok = take_configuration(run->source, newest->dir, sub, &info) && pgx_sync_tree(dir, NULL) &&
+		pgx_sync_path(newest->dir) && pgx_backup_info_write(newest->dir, &info);
+	if (!ok)
+		(void) pgx_remove_tree(dir);
+	else if (old != NULL)
+	{
+		char	   *path = pgx_join(newest->dir, old);
+
+		ok = pgx_remove_tree(path);
+		free(path);
+	}
+	if (ok)
+		printf("backup of configuration files completed successfully\n");
+	pgx_backup_info_clear(&info);
+
+out:
+	pgx_area_clear(&area);
+	free(old);
+	free(dir);
+	free(sub);
+	return ok;
+}
+
+int
+main(int argc, char **argv)
+{
+	struct options opts = {.checkpoint = "fast",.label = "",.keep = 2};
+	struct source source = {0};
+	struct run	run = {.opts = &opts,.source = &source,.lock_fd = -1};
+	bool		ok = false;
+	int			rc;
+
+	pgx_log_init(argv[0]);
+	(void) umask(077);
+	rc = parse_options(argc, argv, &opts);
+	if (rc >= 0)
+		return rc;
+	pgx_log_set_verbose(opts.verbose);
+	if (!check_usage(&opts) || !check_place(&opts))
+		return PGX_EXIT_FAILURE;
+	pgx_catch_signals();
+	if (source_connect(&opts, &source) && check_source(&opts, &source) &&
+		pgx_area_lock(source.destination, &run.lock_fd))
+		ok = opts.config_only ? renew_configuration(&run) : back_up(&run);
+	pgx_area_unlock(&run.lock_fd);
+	pgx_backup_info_clear(&run.info);
+	free(run.name);
+	free(run.dir);
+	source_close(&source);
+	return pgx_finish_output(ok ? PGX_EXIT_OK : PGX_EXIT_FAILURE);
+}
