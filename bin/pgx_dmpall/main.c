@@ -167,8 +167,8 @@ parse_options(int argc, char **argv, struct options *opts)
 	{
 		for (int i = 0; i < N_OPTS && c < OPT_BASE; i++)
 		{
-			if (option_defs[i].letter == c)
-				c = OPT_BASE + i;
+			if (option_defs[i].letter == c && c != '?')
+				c = OPT_BASE + i;	/* '?' is for what is unknown, too */
 		}
 		if (c < OPT_BASE)
 		{
@@ -494,6 +494,24 @@ back_up(struct run *run)
 	return ok;
 }
 
+/* A name for another folder of configuration files. */
+static char *
+free_folder(const char *dir)
+{
+	for (long long i = (long long) time(NULL);; i++)
+	{
+		char	   *sub = pgx_printf(PGX_BACKUP_CONF "-%lld", i);
+		char	   *path = pgx_join(dir, sub);
+		struct stat st;
+		bool		taken = lstat(path, &st) == 0;
+
+		free(path);
+		if (!taken)
+			return sub;
+		free(sub);
+	}
+}
+
 /* Give the newest backup the configuration files of today, in one step. */
 static bool
 renew_configuration(struct run *run)
@@ -501,7 +519,7 @@ renew_configuration(struct run *run)
 	struct pgx_area area;
 	const struct pgx_backup *newest;
 	struct pgx_backup_info info;
-	char	   *sub = pgx_printf(PGX_BACKUP_CONF "-%lld", (long long) time(NULL));
+	char	   *sub = NULL;
 	char	   *old = NULL;
 	char	   *dir = NULL;
 	char		err[512];
@@ -533,6 +551,7 @@ renew_configuration(struct run *run)
 		free(info.confs[i].file);
 	}
 	info.n_confs = 0;
+	sub = free_folder(newest->dir);
 	dir = pgx_join(newest->dir, sub);
 	ok = take_configuration(run->source, newest->dir, sub, &info) && pgx_sync_tree(dir, NULL) &&
 		pgx_sync_path(newest->dir) && pgx_backup_info_write(newest->dir, &info);

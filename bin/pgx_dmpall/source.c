@@ -43,6 +43,25 @@ read_pid_file(const char *pgdata, char *lines[N_PID_LINES])
 	return n > SOCKET_LINE;
 }
 
+/* Is this a connection string or URI that names no database?  Otherwise it is a database's name. */
+static bool
+names_no_database(const char *conninfo)
+{
+	PQconninfoOption *options;
+	bool		none = true;
+
+	if (strchr(conninfo, '=') == NULL && strstr(conninfo, "://") == NULL)
+		return false;
+	options = PQconninfoParse(conninfo, NULL);
+	for (PQconninfoOption *o = options; o != NULL && o->keyword != NULL; o++)
+	{
+		if (strcmp(o->keyword, "dbname") == 0 && o->val != NULL)
+			none = false;
+	}
+	PQconninfoFree(options);
+	return none && getenv("PGDATABASE") == NULL;
+}
+
 /* Connect by what -d says, and where it says nothing, by what the running server has noted. */
 static PGconn *
 connect_to(const struct options *opts)
@@ -67,12 +86,13 @@ connect_to(const struct options *opts)
 		keywords[n] = "port";
 		values[n++] = lines[PORT_LINE];
 	}
+	/* A connection string replaces what comes before it; only the first "dbname" may be one. */
 	keywords[n] = "dbname";
-	values[n++] = "postgres";
-	if (opts->conninfo != NULL)
+	values[n++] = opts->conninfo != NULL ? opts->conninfo : "postgres";
+	if (opts->conninfo != NULL && names_no_database(opts->conninfo))
 	{
-		keywords[n] = "dbname"; /* a connection string replaces what comes before it */
-		values[n++] = opts->conninfo;
+		keywords[n] = "dbname";
+		values[n++] = "postgres";
 	}
 	keywords[n] = "fallback_application_name";
 	values[n++] = pgx_progname();

@@ -1,0 +1,149 @@
+# PgxBackup.pm
+#		What the tests of backup and recovery share: a primary that archives into its backup
+#		area, and calls of pgx_dmpall.
+
+package PgxBackup;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use PgxTde;
+
+our @EXPORT = qw(
+  backup_primary area_dir dmpall dmpall_ok backups_of newest_backup backup_info restored
+  fill_tablespaces start_dmpall
+);
+
+# The backup area of a server; it exists and is 0700.
+sub area_dir
+{
+	my ($node) = @_;
+	my $dir = work_dir() . '/backup_' . $node->name;
+	mkdir $dir, 0700;
+	return $dir;
+}
+
+# A running primary as new_primary() makes it, with a backup area that it archives into.  Further parameter:
+# archive_command => 0: no archiving.
+sub backup_primary
+{
+	my ($name, %params) = @_;
+	my $node = new_primary($name, %params, start => 0);
+	my $area = area_dir($node);
+
+	mkdir "$area/archived_wal", 0700;
+	$node->append_conf('postgresql.conf', "pgx_tde.backup_destination = '$area'");
+	$node->append_conf('postgresql.conf',
+		"archive_mode = on\narchive_command = 'pgx_walcopy --verify \"%p\" \"$area/archived_wal/%f\"'")
+	  if $params{archive_command} // 1;
+	$node->start;
+	$node->safe_psql('postgres', 'CREATE EXTENSION pgx_tde');
+	my $passphrase = $params{passphrase} // $PASSPHRASE;
+	$node->safe_psql('postgres', "SELECT pgx_set_master_key('$passphrase')") if $params{master_key} // 1;
+	return $node;
+}
+
+# Two tablespaces, one of them encrypted, and a table in each.
+sub fill_tablespaces
+{
+	my ($node, $mark) = @_;
+	foreach my $ts ([ 'sec', q{WITH (tablespace_encryption_algorithm = 'AES256')} ], [ 'plain', '' ])
+	{
+		my ($name, $options) = @$ts;
+		my $dir = tablespace_dir($node, $name);
+		$node->safe_psql('postgres', "CREATE TABLESPACE $name LOCATION '$dir' $options");
+		my $text = $name eq 'sec' ? $mark : 'nothing';
+		$node->safe_psql('postgres',
+			"CREATE TABLE t_$name TABLESPACE $name AS SELECT g, '$text' || g AS x FROM generate_series(1, 2000) g");
+	}
+	return;
+}
+
+# pgx_dmpall on a server; returns exit code, standard output, standard error.
+sub dmpall
+{
+	my ($node, @options) = @_;
+	local %ENV = $node->_get_env();
+	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER)};
+	return run_program([ 'pgx_dmpall', '-D', $node->data_dir, @options ], timeout => 300);
+}
+
+sub dmpall_ok
+{
+	my ($node, @options) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($rc, $out, $err) = dmpall($node, @options);
+	return ok($rc == 0 && $out eq "backup of database and configuration files completed successfully\n",
+		"pgx_dmpall @options") || diag("$rc, $out, $err");
+}
+
+# Start it and return the IPC::Run handle.
+sub start_dmpall
+{
+	my ($node, $out, @options) = @_;
+	local %ENV = $node->_get_env();
+	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER)};
+	return IPC::Run::start([ 'pgx_dmpall', '-D', $node->data_dir, @options ], '<', '/dev/null', '>', $out, '2>', $out);
+}
+
+# Names of directories in the area that look like backups, oldest first; those that are not complete have their suffix.
+sub backups_of
+{
+	my ($node) = @_;
+	my @names = sort grep { /^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d/ } slurp_dir(area_dir($node));
+	return @names;
+}
+
+sub newest_backup
+{
+	my ($node) = @_;
+	my @complete = grep { !/incomplete/ } backups_of($node);
+	return @complete ? area_dir($node) . "/$complete[-1]" : undef;
+}
+
+sub backup_info
+{
+	my ($dir) = @_;
+	return decode_json(slurp_raw("$dir/backup_info.json"));
+}
+
+# Put a backup into the place of a new node, by hand: what is in the area is all that is needed.  The node recovers to
+# the end of archived WAL, or with restore => 0 to the end of the backup.  Not started.
+sub restored
+{
+	my ($from, $dir, $name, %params) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $info = backup_info($dir);
+
+	system_or_bail('cp', '-a', "$dir/data/.", $node->data_dir);
+	chmod 0700, $node->data_dir;
+	foreach my $ts (@{ $info->{tablespaces} })
+	{
+		my $to = $node->basedir . "/ts_$ts->{oid}";
+		system_or_bail('cp', '-a', "$dir/tablespaces/$ts->{oid}", $to);
+		unlink $node->data_dir . "/pg_tblspc/$ts->{oid}";
+		symlink $to, $node->data_dir . "/pg_tblspc/$ts->{oid}" or die "could not make a link: $!";
+	}
+	PgxTde::prepare_node($node);
+	mkdir keystore_dir($node), 0700;
+	system_or_bail('cp', "$dir/keystore/keystore.ks", keystore_file($node)) if $info->{keystore}{copy};
+	my $archive = area_dir($from) . '/archived_wal';
+	$node->append_conf('postgresql.conf',
+		    'port = ' . $node->port . "\nunix_socket_directories = '" . $node->host . "'\n"
+		  . "archive_mode = off\npgx_tde.backup_destination = ''\n");
+	if ($params{restore} // 1)
+	{
+		$node->append_conf('postgresql.conf', "restore_command = 'cp $archive/%f %p'");
+		write_file($node->data_dir . '/recovery.signal', '');
+	}
+	configure_node($node, %params);
+	return $node;
+}
+
+1;
