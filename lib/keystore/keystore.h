@@ -54,6 +54,9 @@ extern "C" {
 #define KEYSTORE_RECOVERY_STRLEN	47	/* characters of a recovery key, without the NUL */
 #define KEYSTORE_RECOVERY_GROUPS	8
 #define KEYSTORE_ENVELOPE_LEN		132	/* bytes; a new KSK under the old one */
+#define KEYSTORE_PURPOSE_MAX		128	/* bytes, for keystore_derive_key() */
+#define KEYSTORE_DERIVED_MIN		16	/* bytes */
+#define KEYSTORE_DERIVED_MAX		64	/* bytes */
 #define KEYSTORE_KDF_TARGET_MIN		10	/* ms, for keystore_kdf_calibrate() */
 #define KEYSTORE_KDF_TARGET_MAX		60000	/* ms */
 
@@ -280,6 +283,15 @@ extern uint32_t keystore_active_key(const keystore *ks);	/* id, 0 if closed */
  */
 extern enum keystore_status keystore_get_master_key(keystore *ks, uint32_t id,
 													uint8_t ret_key[KEYSTORE_KEY_LEN]) KEYSTORE_MUST_CHECK;
+
+/*
+ * A key of len bytes (KEYSTORE_DERIVED_MIN to _MAX) for another program, by HKDF-SHA256 (RFC 5869) from a
+ * master key, the keystore's UUID as salt, and the purpose, 1 to KEYSTORE_PURPOSE_MAX bytes.  The same
+ * arguments always give the same key; from it nothing follows about the master key or another purpose's.
+ * ret_key has room for len bytes; the caller wipes it.  EINVAL, ENOKEY, ECRYPTO, ENOMEM.
+ */
+extern enum keystore_status keystore_derive_key(keystore *ks, uint32_t id, const char *purpose,
+												uint8_t *ret_key, size_t len) KEYSTORE_MUST_CHECK;
 
 /* ---- changing, in memory ---------------------------------------------------
  *
