@@ -14,6 +14,9 @@
 static const char *progname = "pgx";
 static bool log_verbose = false;
 
+/* The audit line of a failure quotes it. */
+static char last_error[512];
+
 void
 pgx_log_init(const char *argv0)
 {
@@ -62,7 +65,20 @@ emit(const char *kind, const char *fmt, va_list ap)
 void
 pgx_log_error(const char *fmt,...)
 {
+	int			save_errno = errno;
+	va_list		ap;
+
+	va_start(ap, fmt);
+	(void) vsnprintf(last_error, sizeof(last_error), fmt, ap);
+	va_end(ap);
+	errno = save_errno;
 	EMIT("error");
+}
+
+const char *
+pgx_log_last_error(void)
+{
+	return last_error;
 }
 
 void

@@ -31,6 +31,9 @@ extern void pgx_log_detail(const char *fmt,...) __attribute__((format(printf, 1,
 extern void pgx_log_hint(const char *fmt,...) __attribute__((format(printf, 1, 2)));
 extern void pgx_log_verbose(const char *fmt,...) __attribute__((format(printf, 1, 2)));
 
+/* The last text that went through pgx_log_error(), perhaps shortened; "" if there was none. */
+extern const char *pgx_log_last_error(void);
+
 /* "Try "prog --help" for more information." */
 extern void pgx_log_advice(void);
 

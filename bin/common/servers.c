@@ -77,6 +77,8 @@ parse_section(struct parser *p, char *line)
 	line++;
 	if (!name_valid(line))
 		return fail(p, p->line, "invalid server name \"%s\"", line);
+	if (strcmp(line, PGX_ALL_STANDBYS) == 0)
+		return fail(p, p->line, "server name \"%s\" is reserved", line);
 	other = lookup(p->servers, line);
 	if (other != NULL)
 		return fail(p, p->line, "server \"%s\" is already defined in line %d", line, other->line);

@@ -11,6 +11,7 @@
 
 #define PGX_SERVERS_MAX_SIZE	(256 * 1024)	/* bytes of the file */
 #define PGX_SERVERS_ENV			"PGX_SERVERS"
+#define PGX_ALL_STANDBYS		"all-standbys"	/* names no server, but all except the source of a copy */
 
 struct pgx_server
 {

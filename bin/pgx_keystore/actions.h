@@ -14,25 +14,50 @@
 /* How long to wait for another writer of a keystore. */
 #define LOCK_WAIT_MS	10000
 
+struct text_list
+{
+	const char **items;
+	size_t		count;
+};
+
+/* As given; who uses an option checks it. */
 struct options
 {
 	const char *from;
 	const char *to;
 	const char *servers;
 	const char *ssh;
-	const char **ssh_options;
-	size_t		n_ssh_options;
+	struct text_list ssh_options;
 	const char *remote_command;
 	const char *passphrase_file;
 	const char *new_passphrase_file;
 	const char *host_secret;
 	const char *pgdata;
-	const char **wal_directories;
-	size_t		n_wal_directories;
-	const struct keystore_kdf_params *kdf;	/* NULL: the library's default */
+	struct text_list wal_directories;
+	const char *kdf_name;
+	const char *kdf_cost;
+	const char *kdf_time;
+	const char *dbname;
+	const char *label;
+	const char *slot;
+	const char *key_id;
+	const char *length;
+	const char *format;
+	const char *purpose;
+	const char *timeout;
+	const char *seal;
+	const char *pcrs;
+	const char *tpm2_device;
+	const char *credential;
+	const char *audit_file;
+	struct text_list backups;
+	bool		fips;
 	bool		force;
+	bool		force_terminal;
 	bool		json;
+	bool		master_key;
 	bool		open;
+	bool		to_stdout;
 	bool		verbose;
 };
 
@@ -45,6 +70,10 @@ extern int	action_auto_open(const struct options *opts, int n_args, char **args)
 extern int	action_copy(const struct options *opts, int n_args, char **args);
 extern int	action_exec(const struct options *opts, int n_args, char **args);
 extern int	action_receive(const struct options *opts, int n_args, char **args);
+
+extern int	action_status(const struct options *opts, int n_args, char **args);
+extern int	action_compare(const struct options *opts, int n_args, char **args);
+extern int	action_get_key(const struct options *opts, int n_args, char **args);
 
 /* ---- shared by the actions ------------------------------------------------ */
 
@@ -66,11 +95,44 @@ extern int	parcel_store(const struct parcel *parcel, const char *dir, bool force
 extern int	parcel_send(const struct parcel *parcel, const struct options *opts, const char *host,
 						const char *dir);
 
+/* Read a keystore file into a parcel; an exit code. */
+extern int	parcel_read(struct parcel *parcel, const char *path);
+extern int	parcel_fill(struct parcel *parcel, const char *where);	/* the bytes are there already */
+extern void parcel_clear(struct parcel *parcel);
+
 /* A new handle; ends the program if memory is out. */
 extern keystore *new_handle(void);
 
 /* The file must bear the name under which a server looks for it. */
 extern bool check_file_name(const char *path);
+
+/*
+ * Load the keystore with what the options say about auto-open set; an exit code.  Notes it for the
+ * audit line.
+ */
+extern int	load_keystore(keystore *ks, const struct options *opts, const char *path);
+
+/* Open the loaded keystore through keystore.aks where that works, else with the passphrase; an exit code. */
+extern int	open_keystore(keystore *ks, const struct options *opts, const char *path);
+
+/*
+ * The KDF that the options ask for, *ret_kdf NULL for the library's default; params has room for it.  False after a
+ * message.
+ */
+extern bool choose_kdf(const struct options *opts, struct keystore_kdf_params *params,
+					   const struct keystore_kdf_params **ret_kdf);
+
+/* ISO 8601 in UTC, so that two servers' outputs compare; "-" for no time.  Returns buf. */
+#define TIME_TEXT_LEN	32
+extern const char *time_text(int64_t when, char buf[TIME_TEXT_LEN]);
+
+/* Words for what the library numbers. */
+extern const char *kdf_name(enum keystore_kdf kdf);
+extern const char *slot_kind_name(enum keystore_slot_kind kind);
+extern const char *key_state_name(enum keystore_key_state state);
+
+/* Refuse --json where there is no library for it. */
+extern bool json_supported(const struct options *opts);
 
 /* Read a passphrase and open the loaded keystore with it; an exit code. */
 extern int	open_with_passphrase(keystore *ks, const char *file);

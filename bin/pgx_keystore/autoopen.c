@@ -8,22 +8,8 @@
 #include <string.h>
 
 #include "actions.h"
+#include "audit.h"
 #include "log.h"
-
-/* Load the keystore, with the host secret's place set. */
-static int
-prepare(keystore *ks, const struct options *opts, const char *path)
-{
-	enum keystore_status st = KEYSTORE_OK;
-
-	if (!check_file_name(path))
-		return PGX_EXIT_FAILURE;
-	if (opts->host_secret != NULL)
-		st = keystore_set_host_secret_path(ks, opts->host_secret);
-	if (st == KEYSTORE_OK)
-		st = keystore_load(ks, path);
-	return st == KEYSTORE_OK ? PGX_EXIT_OK : pgx_log_keystore(ks, st);
-}
 
 static int
 enable(keystore *ks, const struct options *opts, const char *path)
@@ -94,8 +80,10 @@ int
 action_enable_auto_open(const struct options *opts, int n_args, char **args)
 {
 	keystore   *ks = new_handle();
-	int			rc = prepare(ks, opts, args[0]);
+	int			rc = PGX_EXIT_FAILURE;
 
+	if (check_file_name(args[0]))
+		rc = load_keystore(ks, opts, args[0]);
 	if (rc == PGX_EXIT_OK)
 		rc = enable(ks, opts, args[0]);
 	keystore_free(&ks);
@@ -108,10 +96,14 @@ action_auto_open(const struct options *opts, int n_args, char **args)
 	const char *what = args[0];
 	const char *path = args[1];
 	keystore   *ks = NULL;
-	int			rc;
+	int			rc = PGX_EXIT_FAILURE;
 
 	if (strcmp(what, "enable") == 0)
+	{
+		pgx_audit_event("enable-auto-open");
 		return action_enable_auto_open(opts, 1, args + 1);
+	}
+	pgx_audit_event(strcmp(what, "disable") == 0 ? "disable-auto-open" : NULL);
 	if (strcmp(what, "disable") != 0 && strcmp(what, "status") != 0)
 	{
 		pgx_log_error("unknown operation \"auto-open %s\"", what);
@@ -119,7 +111,8 @@ action_auto_open(const struct options *opts, int n_args, char **args)
 		return PGX_EXIT_FAILURE;
 	}
 	ks = new_handle();
-	rc = prepare(ks, opts, path);
+	if (check_file_name(path))
+		rc = load_keystore(ks, opts, path);
 	if (rc == PGX_EXIT_OK)
 		rc = strcmp(what, "disable") == 0 ? disable(ks, path) : status(ks, path);
 	keystore_free(&ks);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "actions.h"
+#include "audit.h"
 #include "file.h"
 #include "log.h"
 #include "mem.h"
@@ -27,7 +28,7 @@
 #define DEFAULT_SOURCE	"primary"
 
 /* Take the bytes and parse them; where names their origin in messages. */
-static int
+int
 parcel_fill(struct parcel *parcel, const char *where)
 {
 	enum keystore_status st;
@@ -40,6 +41,7 @@ parcel_fill(struct parcel *parcel, const char *where)
 	keystore_get_uuid(parcel->ks, parcel->uuid);
 	keystore_uuid_text(parcel->uuid, parcel->uuid_text);
 	parcel->generation = keystore_get_generation(parcel->ks);
+	pgx_audit_keystore(parcel->ks);
 	return PGX_EXIT_OK;
 }
 
@@ -48,7 +50,7 @@ parcel_fill(struct parcel *parcel, const char *where)
  * bytes are read once more by ourselves, since it is those, not what the
  * library makes of them, that must arrive.
  */
-static int
+int
 parcel_read(struct parcel *parcel, const char *path)
 {
 	enum keystore_status st;
@@ -63,7 +65,7 @@ parcel_read(struct parcel *parcel, const char *path)
 	return parcel_fill(parcel, path);
 }
 
-static void
+void
 parcel_clear(struct parcel *parcel)
 {
 	free(parcel->bytes);
@@ -237,6 +239,7 @@ action_receive(const struct options *opts, int n_args, char **args)
 	int			rc = PGX_EXIT_FAILURE;
 
 	memset(&parcel, 0, sizeof(parcel));
+	pgx_audit_note("to", "%s", args[0]);
 	if (pgx_fd_read_all(STDIN_FILENO, "the keystore on standard input", KEYSTORE_MAX_FILE_SIZE,
 						&parcel.bytes, &parcel.len))
 		rc = parcel_fill(&parcel, "standard input");
@@ -334,13 +337,77 @@ parse_place(const char *option, const char *arg, struct pgx_place *ret_place)
 	return false;
 }
 
+/* Put the parcel to one target, whose name is resolved. */
+static int
+copy_to(const struct parcel *parcel, const struct options *opts, const char *source,
+		const struct pgx_place *to)
+{
+	if (to->kind == PGX_PLACE_LOCAL && !check_distinct(source, to->path))
+		return PGX_EXIT_FAILURE;
+	pgx_log_verbose("copying \"%s\" to \"%s\"%s%s", source, to->path,
+					to->host != NULL ? " on host " : "", to->host != NULL ? to->host : "");
+	if (to->kind == PGX_PLACE_LOCAL)
+		return parcel_store(parcel, to->path, opts->force);
+	return parcel_send(parcel, opts, to->host, to->path);
+}
+
+/*
+ * To every other server of the servers file.  One that cannot be reached does not keep the others from getting
+ * theirs; the worst exit code is that of the whole.
+ */
+static int
+copy_to_all(const struct parcel *parcel, const struct options *opts, const char *source,
+			const char *source_name, const struct pgx_servers *servers)
+{
+	size_t		done = 0;
+	size_t		failed = 0;
+	int			rc = PGX_EXIT_OK;
+
+	for (size_t i = 0; i < servers->count; i++)
+	{
+		const struct pgx_server *server = &servers->servers[i];
+		struct pgx_place to = {
+			.kind = server->host != NULL ? PGX_PLACE_REMOTE : PGX_PLACE_LOCAL,
+			.host = server->host,.path = server->keystore
+		};
+		char	   *there = pgx_join(server->keystore, KEYSTORE_FILE_NAME);
+		bool		is_source = source_name != NULL ? strcmp(server->name, source_name) == 0 :
+			server->host == NULL && same_inode(source, there);
+		int			one;
+
+		free(there);
+		if (is_source)
+			continue;
+		one = copy_to(parcel, opts, source, &to);
+		if (one == PGX_EXIT_OK)
+			done++;
+		else
+		{
+			failed++;
+			pgx_log_detail("The keystore was not copied to server \"%s\".", server->name);
+			rc = one > rc ? one : rc;
+		}
+	}
+	pgx_audit_note("servers", "%zu", done);
+	if (done + failed == 0)
+	{
+		pgx_log_error("file \"%s\" names no server but the source", servers->path);
+		return PGX_EXIT_FAILURE;
+	}
+	if (failed > 0)
+		pgx_log_error("%zu of %zu servers did not get the keystore", failed, done + failed);
+	return rc;
+}
+
 int
 action_copy(const struct options *opts, int n_args, char **args)
 {
+	const char *from_arg = opts->from != NULL ? opts->from : DEFAULT_SOURCE;
 	struct pgx_place from = {0};
 	struct pgx_place to = {0};
 	struct pgx_servers servers = {NULL, NULL, 0};
 	struct parcel parcel;
+	bool		to_all = opts->to != NULL && strcmp(opts->to, PGX_ALL_STANDBYS) == 0;
 	char	   *source = NULL;
 	int			rc = PGX_EXIT_FAILURE;
 
@@ -348,26 +415,28 @@ action_copy(const struct options *opts, int n_args, char **args)
 	if (opts->to == NULL)
 	{
 		pgx_log_error("no target is specified");
-		pgx_log_hint("Name a server, a directory or HOST:DIR with --to.");
+		pgx_log_hint("Name a server, a directory or HOST:DIR with --to, or \"%s\".", PGX_ALL_STANDBYS);
 		goto out;
 	}
-	if (!parse_place("--from", opts->from != NULL ? opts->from : DEFAULT_SOURCE, &from) ||
-		!parse_place("--to", opts->to, &to))
+	pgx_audit_note("to", "%s", opts->to);
+	if (!parse_place("--from", from_arg, &from) || !parse_place("--to", opts->to, &to))
 		goto out;
 	if ((from.kind == PGX_PLACE_SERVER || to.kind == PGX_PLACE_SERVER) &&
 		!pgx_servers_read(opts->servers, &servers))
 		goto out;
 	source = resolve_source(&from, &servers);
-	if (source == NULL || !resolve_target(&to, &servers) ||
-		(to.kind == PGX_PLACE_LOCAL && !check_distinct(source, to.path)))
+	if (source == NULL || (!to_all && !resolve_target(&to, &servers)) ||
+		(!to_all && to.kind == PGX_PLACE_LOCAL && !check_distinct(source, to.path)))
 		goto out;
-
-	pgx_log_verbose("copying \"%s\" to \"%s\"%s%s", source, to.path,
-					to.host != NULL ? " on host " : "", to.host != NULL ? to.host : "");
+	pgx_audit_note("keystore", "%s", source);
 	rc = parcel_read(&parcel, source);
-	if (rc == PGX_EXIT_OK)
-		rc = to.kind == PGX_PLACE_LOCAL ? parcel_store(&parcel, to.path, opts->force) :
-			parcel_send(&parcel, opts, to.host, to.path);
+	if (rc != PGX_EXIT_OK)
+		goto out;
+	if (to_all)
+		rc = copy_to_all(&parcel, opts, source, from.kind == PGX_PLACE_SERVER ? from.name : NULL,
+						 &servers);
+	else
+		rc = copy_to(&parcel, opts, source, &to);
 
 out:
 	parcel_clear(&parcel);

@@ -1,6 +1,6 @@
 /*
  * create.c
- *		pgx_keystore create and passwd, and what several actions need.
+ *		pgx_keystore create and passwd, and making the directory of a keystore.
  */
 #include <config.h>
 
@@ -14,53 +14,11 @@
 #include <unistd.h>
 
 #include "actions.h"
+#include "audit.h"
 #include "file.h"
 #include "log.h"
 #include "mem.h"
 #include "prompt.h"
-
-keystore *
-new_handle(void)
-{
-	keystore   *ks = keystore_new();
-
-	if (ks == NULL)
-	{
-		pgx_log_error("out of memory");
-		exit(PGX_EXIT_FAILURE);
-	}
-	return ks;
-}
-
-bool
-check_file_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	if (strcmp(slash != NULL ? slash + 1 : path, KEYSTORE_FILE_NAME) == 0)
-		return true;
-	pgx_log_error("\"%s\" does not name a file \"%s\"", path, KEYSTORE_FILE_NAME);
-	pgx_log_hint("A server looks for \"%s\" in the directory of its pgx_tde.keystore_location; "
-				 "give that path.", KEYSTORE_FILE_NAME);
-	return false;
-}
-
-int
-open_with_passphrase(keystore *ks, const char *file)
-{
-	struct pgx_passphrase pass;
-	enum keystore_status st;
-
-	if (!pgx_passphrase_read(file, PGX_PROMPT, NULL, &pass))
-		return PGX_EXIT_FAILURE;
-	st = keystore_open_passphrase(ks, pass.bytes, pass.len);
-	pgx_passphrase_wipe(&pass);
-	if (st != KEYSTORE_OK)
-		return pgx_log_keystore(ks, st);
-	if (!keystore_memory_locked(ks))
-		pgx_log_verbose("secrets are in memory that could not be locked (RLIMIT_MEMLOCK)");
-	return PGX_EXIT_OK;
-}
 
 /* The new entry must be on disk before a keystore in it is called stored. */
 static bool
@@ -133,6 +91,8 @@ static int
 create_in(const struct options *opts, const char *dir, const char *path)
 {
 	struct pgx_passphrase pass;
+	struct keystore_kdf_params params;
+	const struct keystore_kdf_params *kdf;
 	keystore   *ks = new_handle();
 	enum keystore_status st;
 	char		uuid_text[KEYSTORE_UUID_STRLEN + 1];
@@ -146,7 +106,7 @@ create_in(const struct options *opts, const char *dir, const char *path)
 		rc = pgx_log_keystore(ks, st);
 		goto out;
 	}
-	if (!is_absent(path) ||
+	if (!choose_kdf(opts, &params, &kdf) || !is_absent(path) ||
 		!pgx_passphrase_read(opts->passphrase_file, PGX_PROMPT_NEW, PGX_PROMPT_AGAIN, &pass))
 		goto out;
 	if ((st = keystore_lock(ks, path, LOCK_WAIT_MS, &lock)) != KEYSTORE_OK)
@@ -156,7 +116,7 @@ create_in(const struct options *opts, const char *dir, const char *path)
 	}
 	if (!is_absent(path))		/* somebody may have made it while we prompted */
 		goto out;
-	st = keystore_create(ks, pass.bytes, pass.len, opts->kdf, "pgx_keystore");
+	st = keystore_create(ks, pass.bytes, pass.len, kdf, "pgx_keystore");
 	if (st == KEYSTORE_OK)
 		st = keystore_store(ks, path);
 	if (st != KEYSTORE_OK)
@@ -164,6 +124,8 @@ create_in(const struct options *opts, const char *dir, const char *path)
 		rc = pgx_log_keystore(ks, st);
 		goto out;
 	}
+	pgx_audit_keystore(ks);
+	pgx_audit_note("key", "%u", keystore_active_key(ks));
 	keystore_get_uuid(ks, uuid);
 	keystore_uuid_text(uuid, uuid_text);
 	printf("keystore %s has been created in \"%s\"\n", uuid_text, path);
@@ -184,6 +146,7 @@ action_create(const struct options *opts, int n_args, char **args)
 	bool		made = false;
 	int			rc = PGX_EXIT_FAILURE;
 
+	pgx_audit_note("keystore", "%s", args[0]);
 	if (check_file_name(args[0]) && pgx_outside_cluster(dir) && directory_make(dir, &made))
 		rc = create_in(opts, dir, args[0]);
 	if (rc != PGX_EXIT_OK && made)
@@ -222,18 +185,19 @@ action_passwd(const struct options *opts, int n_args, char **args)
 	keystore   *ks = new_handle();
 	struct pgx_passphrase old;
 	struct pgx_passphrase new;
+	struct keystore_kdf_params params;
+	const struct keystore_kdf_params *kdf;
 	enum keystore_status st;
 	int			rc = PGX_EXIT_FAILURE;
 
 	memset(&old, 0, sizeof(old));
 	memset(&new, 0, sizeof(new));
-	if (!check_file_name(path))
+	if (!check_file_name(path) || !choose_kdf(opts, &params, &kdf))
 		goto out;
-	if ((st = keystore_load(ks, path)) != KEYSTORE_OK)
-	{
-		rc = pgx_log_keystore(ks, st);
+	rc = load_keystore(ks, opts, path);
+	if (rc != PGX_EXIT_OK)
 		goto out;
-	}
+	rc = PGX_EXIT_FAILURE;
 	if (!pgx_passphrase_read(opts->passphrase_file, PGX_PROMPT, NULL, &old))
 		goto out;
 	/* A wrong passphrase is told before a new one is asked for. */
@@ -244,11 +208,12 @@ action_passwd(const struct options *opts, int n_args, char **args)
 	}
 	if (!pgx_passphrase_read(opts->new_passphrase_file, PGX_PROMPT_NEW, PGX_PROMPT_AGAIN, &new))
 		goto out;
-	if ((st = change_locked(ks, path, &old, &new, opts->kdf)) != KEYSTORE_OK)
+	if ((st = change_locked(ks, path, &old, &new, kdf)) != KEYSTORE_OK)
 	{
 		rc = pgx_log_keystore(ks, st);
 		goto out;
 	}
+	pgx_audit_keystore(ks);
 	printf("the passphrase of keystore \"%s\" has been changed, generation %" PRIu64 "\n", path,
 		   keystore_get_generation(ks));
 	rc = PGX_EXIT_OK;

@@ -13,42 +13,26 @@
 #include <unistd.h>
 
 #include "actions.h"
+#include "audit.h"
 #include "file.h"
 #include "log.h"
 #include "mem.h"
 #include "server.h"
 #include "walprogram.h"
 
-/* Open through keystore.aks where that works, else with the passphrase; an exit code. */
-static int
-open_keystore(keystore *ks, const struct options *opts, const char *path)
-{
-	enum keystore_status st = KEYSTORE_OK;
-
-	if (opts->host_secret != NULL)
-		st = keystore_set_host_secret_path(ks, opts->host_secret);
-	if (st == KEYSTORE_OK)
-		st = keystore_load(ks, path);
-	if (st != KEYSTORE_OK)
-		return pgx_log_keystore(ks, st);
-	if (opts->passphrase_file == NULL && keystore_open_auto(ks, path) == KEYSTORE_OK)
-		return PGX_EXIT_OK;
-	return open_with_passphrase(ks, opts->passphrase_file);
-}
-
 /* Decrypt in pg_wal, and in what --wal-directory names. */
 static bool
 set_environment(const struct options *opts, const tde_keytable *kt, const char *postgres)
 {
-	const char **dirs = pgx_alloc((opts->n_wal_directories + 1) * sizeof(*dirs));
+	const char **dirs = pgx_alloc((opts->wal_directories.count + 1) * sizeof(*dirs));
 	char	   *pg_wal = pgx_join(opts->pgdata, "pg_wal");
 	int			fd = -1;		/* stays open for the program */
 	bool		ok;
 
 	dirs[0] = pg_wal;
-	for (size_t i = 0; i < opts->n_wal_directories; i++)
-		dirs[i + 1] = opts->wal_directories[i];
-	ok = pgx_wal_environment_set(kt, postgres, dirs, opts->n_wal_directories + 1, &fd);
+	for (size_t i = 0; i < opts->wal_directories.count; i++)
+		dirs[i + 1] = opts->wal_directories.items[i];
+	ok = pgx_wal_environment_set(kt, postgres, dirs, opts->wal_directories.count + 1, &fd);
 	free(pg_wal);
 	free(dirs);
 	return ok;
@@ -70,7 +54,9 @@ prepare(const struct options *opts)
 	if (location == NULL)
 		goto out;
 	path = pgx_join(location, KEYSTORE_FILE_NAME);
-	rc = open_keystore(ks, opts, path);
+	rc = load_keystore(ks, opts, path);
+	if (rc == PGX_EXIT_OK)
+		rc = open_keystore(ks, opts, path);
 	if (rc == PGX_EXIT_OK)
 		rc = pgx_keytable_open(ks, keytable, &kt);
 	if (rc != PGX_EXIT_OK)
@@ -103,6 +89,11 @@ action_exec(const struct options *opts, int n_args, char **args)
 		return PGX_EXIT_FAILURE;
 	}
 	rc = prepare(opts);
+	if (rc != PGX_EXIT_OK)
+		return rc;
+	/* Now or never: the program takes our place.  The keystore has been opened for it. */
+	pgx_audit_note("program", "%s", args[0]);
+	rc = pgx_audit_end(PGX_EXIT_OK);
 	if (rc != PGX_EXIT_OK)
 		return rc;
 	(void) execvp(args[0], args);

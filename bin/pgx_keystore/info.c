@@ -12,13 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #ifdef HAVE_JANSSON
 #include <jansson.h>
 #endif
 
 #include "actions.h"
+#include "audit.h"
 #include "file.h"
 #include "log.h"
 
@@ -36,64 +36,6 @@ struct facts
 	struct keystore_key_info *keys; /* NULL if not asked for */
 	size_t		n_keys;
 };
-
-static const char *
-kdf_name(enum keystore_kdf kdf)
-{
-	switch (kdf)
-	{
-		case KEYSTORE_KDF_SCRYPT:
-			return "scrypt";
-		case KEYSTORE_KDF_PBKDF2_SHA512:
-			return "pbkdf2-sha512";
-		case KEYSTORE_KDF_ARGON2ID:
-			return "argon2id";
-	}
-	return "unknown";
-}
-
-static const char *
-slot_kind_name(enum keystore_slot_kind kind)
-{
-	switch (kind)
-	{
-		case KEYSTORE_SLOT_PASSPHRASE:
-			return "passphrase";
-		case KEYSTORE_SLOT_RECOVERY:
-			return "recovery";
-	}
-	return "unknown";
-}
-
-static const char *
-key_state_name(enum keystore_key_state state)
-{
-	switch (state)
-	{
-		case KEYSTORE_KEY_ACTIVE:
-			return "active";
-		case KEYSTORE_KEY_RETIRED:
-			return "retired";
-		case KEYSTORE_KEY_COMPROMISED:
-			return "compromised";
-		case KEYSTORE_KEY_DESTROYED:
-			return "destroyed";
-	}
-	return "unknown";
-}
-
-/* ISO 8601 in UTC, so that two servers' outputs compare; "-" for no time. */
-static const char *
-time_text(int64_t when, char *buf, size_t len)
-{
-	time_t		t = (time_t) when;
-	struct tm	tm;
-
-	if (when == 0 || gmtime_r(&t, &tm) == NULL ||
-		strftime(buf, len, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-		snprintf(buf, len, "-");
-	return buf;
-}
 
 static bool
 collect_modes(const char *path, struct facts *facts)
@@ -169,13 +111,13 @@ print_kdf(const struct keystore_kdf_params *kdf)
 static void
 print_text(const struct facts *facts)
 {
-	char		when[3][32];
+	char		when[3][TIME_TEXT_LEN];
 	size_t		i;
 
 	printf("Keystore:       %s\n", facts->path);
 	printf("UUID:           %s\n", facts->uuid);
 	printf("Generation:     %" PRIu64 "\n", facts->generation);
-	printf("Last change:    %s\n", time_text(facts->changed, when[0], sizeof(when[0])));
+	printf("Last change:    %s\n", time_text(facts->changed, when[0]));
 	printf("File mode:      %04o\n", facts->file_mode);
 	printf("Directory mode: %04o\n", facts->dir_mode);
 	if (strcmp(facts->auto_open.kind, "none") == 0)
@@ -190,7 +132,7 @@ print_text(const struct facts *facts)
 
 		printf("Slot %u:         %s, ", slot->id, slot_kind_name(slot->kind));
 		print_kdf(&slot->kdf);
-		printf(", created %s", time_text(slot->created, when[0], sizeof(when[0])));
+		printf(", created %s", time_text(slot->created, when[0]));
 		if (slot->label[0] != '\0')
 			printf(", label \"%s\"", slot->label);
 		putchar('\n');
@@ -200,9 +142,9 @@ print_text(const struct facts *facts)
 		const struct keystore_key_info *key = &facts->keys[i];
 
 		printf("Master key %u:   %s, created %s, activated %s, retired %s, by %s\n", key->id,
-			   key_state_name(key->state), time_text(key->created, when[0], sizeof(when[0])),
-			   time_text(key->activated, when[1], sizeof(when[1])),
-			   time_text(key->retired, when[2], sizeof(when[2])), key->origin);
+			   key_state_name(key->state), time_text(key->created, when[0]),
+			   time_text(key->activated, when[1]),
+			   time_text(key->retired, when[2]), key->origin);
 	}
 }
 
@@ -212,9 +154,9 @@ print_text(const struct facts *facts)
 static json_t *
 json_time(int64_t when)
 {
-	char		buf[32];
+	char		buf[TIME_TEXT_LEN];
 
-	return when == 0 ? json_null() : json_string(time_text(when, buf, sizeof(buf)));
+	return when == 0 ? json_null() : json_string(time_text(when, buf));
 }
 
 static json_t *
@@ -290,29 +232,19 @@ action_info(const struct options *opts, int n_args, char **args)
 {
 	keystore   *ks = NULL;
 	struct facts facts;
-	enum keystore_status st = KEYSTORE_OK;
+	enum keystore_status st;
 	int			rc = PGX_EXIT_FAILURE;
 
 	memset(&facts, 0, sizeof(facts));
-#ifndef HAVE_JANSSON
-	if (opts->json)
-	{
-		pgx_log_error("option --json is not supported by this build");
-		pgx_log_hint("Build with libjansson, or leave the option out.");
+	if (!opts->open)
+		pgx_audit_event(NULL);
+	if (!json_supported(opts))
 		return PGX_EXIT_FAILURE;
-	}
-#endif
 	ks = new_handle();
-	if (opts->host_secret != NULL)
-		st = keystore_set_host_secret_path(ks, opts->host_secret);
-	if (st == KEYSTORE_OK)
-		st = keystore_load(ks, args[0]);
-	if (st != KEYSTORE_OK)
-	{
-		rc = pgx_log_keystore(ks, st);
-		goto out;
-	}
-	if (opts->open && (rc = open_with_passphrase(ks, opts->passphrase_file)) != PGX_EXIT_OK)
+	rc = load_keystore(ks, opts, args[0]);
+	if (rc == PGX_EXIT_OK && opts->open)
+		rc = open_with_passphrase(ks, opts->passphrase_file);
+	if (rc != PGX_EXIT_OK)
 		goto out;
 	rc = PGX_EXIT_FAILURE;
 	if (!collect_modes(args[0], &facts))

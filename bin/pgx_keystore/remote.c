@@ -33,13 +33,13 @@
 static const char **
 build_argv(const struct options *opts, const char *host, const char *command, const char *dir)
 {
-	const char **argv = pgx_alloc((opts->n_ssh_options + FIXED_ARGS) * sizeof(*argv));
+	const char **argv = pgx_alloc((opts->ssh_options.count + FIXED_ARGS) * sizeof(*argv));
 	size_t		n = 0;
 	size_t		i;
 
 	argv[n++] = opts->ssh;
-	for (i = 0; i < opts->n_ssh_options; i++)
-		argv[n++] = opts->ssh_options[i];
+	for (i = 0; i < opts->ssh_options.count; i++)
+		argv[n++] = opts->ssh_options.items[i];
 	argv[n++] = "--";
 	argv[n++] = host;
 	argv[n++] = command;
