@@ -3,9 +3,8 @@
  *		keystore.aks: the keystore key sealed to this server, so that the keystore
  *		opens without a passphrase.
  *
- * This is obfuscation, not encryption: who can read the file, the machine-id and
- * the host secret, and knows user and directory, has all that the seal is made of.
- * It keeps a copy of the keystore's directory from opening elsewhere, no more.
+ * What is the same for all kinds: the file, the binding to computer, user, directory and keystore, and
+ * the encryption.  Where a kind has its secret from is behind sealer.h.
  */
 #include <config.h>
 
@@ -16,10 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "ksi.h"
-
-#define KIND_HOST			"host"
-#define INFO_HOST			"pgx auto-open host"
+#include "sealer.h"
 
 /* Where keystore.aks is, and how it is called in messages. */
 struct location
@@ -58,16 +54,18 @@ locate(keystore *ks, const char *path, struct location *ret_loc)
 	return KEYSTORE_OK;
 }
 
+/* ---- what it is bound to ------------------------------------------------------------- */
+
 /*
  * The sealing key.  Each part goes in with its length before it, so that no two
  * sets of parts make the same input.
  */
 static enum keystore_status
-seal_key(keystore *ks, const struct location *loc, const struct ksi_auto_open *aks, bool create,
+seal_key(keystore *ks, const struct location *loc, const struct ksi_sealer *sealer,
+		 const struct ksi_auto_open *aks, const struct ksi_secret *secret,
 		 uint8_t key[KEYSTORE_KEY_LEN])
 {
 	enum keystore_status status;
-	struct ksi_secret host_secret = {0};
 	struct ksi_secret input = {0};
 	char		machine_id[KSI_MACHINE_ID_LEN + 1];
 	size_t		dir_len = strlen(loc->dir);
@@ -75,50 +73,85 @@ seal_key(keystore *ks, const struct location *loc, const struct ksi_auto_open *a
 
 	status = ksi_machine_id(ks, machine_id);
 	if (status == KEYSTORE_OK)
-		status = ksi_host_secret(ks, loc->dir, create, &host_secret);
-	if (status == KEYSTORE_OK)
 		status = ksi_alloc_secret(ks, &input,
-								  4 + KSI_HOST_SECRET_LEN + 4 + KSI_MACHINE_ID_LEN + 4 + 4 + 4 + dir_len);
+								  4 + secret->len + 4 + KSI_MACHINE_ID_LEN + 4 + 4 + 4 + dir_len);
 	if (status != KEYSTORE_OK)
-		goto out;
-
-	p = ksi_put32(input.ptr, KSI_HOST_SECRET_LEN);
-	memcpy(p, host_secret.ptr, KSI_HOST_SECRET_LEN);
-	p = ksi_put32(p + KSI_HOST_SECRET_LEN, KSI_MACHINE_ID_LEN);
+		return status;
+	p = ksi_put32(input.ptr, (uint32_t) secret->len);
+	memcpy(p, secret->ptr, secret->len);
+	p = ksi_put32(p + secret->len, KSI_MACHINE_ID_LEN);
 	memcpy(p, machine_id, KSI_MACHINE_ID_LEN);
 	p = ksi_put32(p + KSI_MACHINE_ID_LEN, 4);
 	p = ksi_put32(p, aks->uid);
 	p = ksi_put32(p, (uint32_t) dir_len);
 	memcpy(p, loc->dir, dir_len);
 	if (ksi_hkdf(input.ptr, input.len, aks->uuid, KEYSTORE_UUID_LEN,
-				 (const uint8_t *) INFO_HOST, strlen(INFO_HOST), key,
+				 (const uint8_t *) sealer->info, strlen(sealer->info), key,
 				 KEYSTORE_KEY_LEN) != KSI_CRYPTO_OK)
 		status = ksi_fail(ks, KEYSTORE_ECRYPTO,
 						  "encryption or decryption of the auto-open keystore \"%s\" failed: %s",
 						  loc->name, ksi_crypto_reason());
-
-out:
-	ksi_secret_free(&host_secret);
 	ksi_secret_free(&input);
 	return status;
 }
 
-/* ---- making and removing ---------------------------------------------------------- */
-
+/*
+ * What tells this computer from others: a digest of the UUID and the machine ID, which
+ * machine-id(5) asks not to write into files as it is.
+ */
 static enum keystore_status
-seal(keystore *ks, const struct location *loc, uint8_t buf[KSI_AUTO_OPEN_LEN])
+machine_digest(keystore *ks, const uint8_t uuid[KEYSTORE_UUID_LEN],
+			   uint8_t ret_machine[KSI_IDENTITY_LEN])
 {
 	enum keystore_status status;
+	char		machine_id[KSI_MACHINE_ID_LEN + 1];
+	uint8_t		input[KEYSTORE_UUID_LEN + KSI_MACHINE_ID_LEN];
+	uint8_t		digest[KSI_DIGEST_LEN];
+
+	status = ksi_machine_id(ks, machine_id);
+	if (status != KEYSTORE_OK)
+		return status;
+	memcpy(input, uuid, KEYSTORE_UUID_LEN);
+	memcpy(input + KEYSTORE_UUID_LEN, machine_id, KSI_MACHINE_ID_LEN);
+	if (!ksi_sha256(input, sizeof(input), digest))
+		return ksi_fail(ks, KEYSTORE_ECRYPTO, "could not compute a checksum: %s",
+						ksi_crypto_reason());
+	memcpy(ret_machine, digest, KSI_IDENTITY_LEN);
+	return KEYSTORE_OK;
+}
+
+/* ---- making and removing ---------------------------------------------------------- */
+
+/* Lay the file out in buf, KSI_AUTO_OPEN_MAX bytes. */
+static enum keystore_status
+seal(keystore *ks, const struct location *loc, const struct keystore_seal_options *options,
+	 uint8_t *buf, size_t *ret_len)
+{
+	const struct ksi_sealer *sealer = ksi_sealer_by_name(options->kind);
+	enum keystore_status status = KEYSTORE_OK;
+	struct ksi_secret secret = {0};
 	struct ksi_auto_open aks;
 	uint8_t		key[KEYSTORE_KEY_LEN];
+	size_t		len;
 
+	if (sealer == NULL)
+		return ksi_fail(ks, KEYSTORE_EINVAL, "there is no auto-open of kind \"%s\"", options->kind);
+	if (!sealer->available)
+		return ksi_sealer_unavailable(ks, sealer->name);
 	memset(&aks, 0, sizeof(aks));
+	aks.kind = sealer->number;
 	aks.created = (int64_t) time(NULL);
 	aks.uid = (uint32_t) geteuid();
 	memcpy(aks.uuid, ks->header.uuid, KEYSTORE_UUID_LEN);
-	status = seal_key(ks, loc, &aks, true, key);
+	if (sealer->number != KSI_SEALER_HOST)
+		status = machine_digest(ks, aks.uuid, aks.machine);
+	if (status == KEYSTORE_OK)
+		status = sealer->make(ks, loc->dir, options, &secret, &aks.data);
+	if (status == KEYSTORE_OK)
+		status = seal_key(ks, loc, sealer, &aks, &secret, key);
 	if (status != KEYSTORE_OK)
 		goto out;
+	len = ksi_format_auto_open_len(&aks);
 	status = ksi_fail(ks, KEYSTORE_ECRYPTO, "encryption of the auto-open keystore \"%s\" failed",
 					  loc->name);
 	if (!ksi_sha256(loc->dir, strlen(loc->dir), aks.path_digest) ||
@@ -127,37 +160,263 @@ seal(keystore *ks, const struct location *loc, uint8_t buf[KSI_AUTO_OPEN_LEN])
 
 	/* The associated data is the file's own beginning, so lay that out first. */
 	ksi_format_put_auto_open(&aks, buf);
-	if (ksi_gcm_seal(key, aks.iv, buf, KSI_AUTO_OPEN_AAD_LEN, ks->ksk.ptr, KEYSTORE_KEY_LEN,
-					 aks.sealed, aks.tag) != KSI_CRYPTO_OK)
+	if (ksi_gcm_seal(key, aks.iv, buf, ksi_format_auto_open_aad_len(&aks), ks->ksk.ptr,
+					 KEYSTORE_KEY_LEN, aks.sealed, aks.tag) != KSI_CRYPTO_OK)
 		goto out;
 	ksi_format_put_auto_open(&aks, buf);
-	if (!ksi_sha256(buf, KSI_AUTO_OPEN_DIGEST_OFF, buf + KSI_AUTO_OPEN_DIGEST_OFF))
+	if (!ksi_sha256(buf, len - KSI_DIGEST_LEN, buf + len - KSI_DIGEST_LEN))
 		goto out;
 	ksi_clear_error(ks);
+	*ret_len = len;
 	status = KEYSTORE_OK;
 
 out:
 	if (status == KEYSTORE_ECRYPTO)
 		(void) ksi_crypto_reason();	/* leave no error behind */
 	keystore_wipe(key, sizeof(key));
+	ksi_secret_free(&secret);
+	return status;
+}
+
+/* ---- reading ------------------------------------------------------------------------ */
+
+/* All that can be checked of the bytes without a secret. */
+static enum keystore_status
+check_bytes(keystore *ks, const struct location *loc, const uint8_t *buf, size_t len,
+			struct ksi_auto_open *ret_aks)
+{
+	enum keystore_status status;
+	uint8_t		digest[KSI_DIGEST_LEN];
+
+	status = ksi_format_get_auto_open(ks, loc->name, buf, len, ret_aks);
+	if (status == KEYSTORE_EFORMAT || status == KEYSTORE_EDAMAGED || len < KSI_AUTO_OPEN_LEN)
+		return status;
+
+	/* Also where the version looks unknown: a flipped bit is no new version. */
+	if (!ksi_sha256(buf, len - KSI_DIGEST_LEN, digest))
+		return ksi_fail(ks, KEYSTORE_ECRYPTO, "could not compute the checksum of \"%s\": %s",
+						loc->name, ksi_crypto_reason());
+	if (!ksi_equal(digest, buf + len - KSI_DIGEST_LEN, KSI_DIGEST_LEN))
+		return ksi_fail(ks, KEYSTORE_EDAMAGED,
+						"auto-open keystore \"%s\" is corrupted: invalid checksum", loc->name);
+	if (status == KEYSTORE_OK && !ksi_sealer_by_number(ret_aks->kind)->is_valid(&ret_aks->data))
+		return ksi_fail(ks, KEYSTORE_EDAMAGED,
+						"auto-open keystore \"%s\" is corrupted: invalid content", loc->name);
+	return status;
+}
+
+/* *ret_buf is malloc'ed. */
+static enum keystore_status
+read_file(keystore *ks, const struct location *loc, uint8_t **ret_buf,
+		  struct ksi_auto_open *ret_aks)
+{
+	enum keystore_status status;
+	uint8_t    *buf = NULL;
+	size_t		len = 0;
+
+	status = ksi_file_read(ks, &loc->place, KEYSTORE_AUTO_OPEN_NAME, KEYSTORE_MAX_FILE_SIZE, &buf,
+						   &len);
+	if (status == KEYSTORE_ENOENT)
+		(void) ksi_fail(ks, status, "auto-open keystore \"%s\" does not exist", loc->name);
+	if (status == KEYSTORE_OK)
+		status = check_bytes(ks, loc, buf, len, ret_aks);
+	if (status == KEYSTORE_OK)
+		*ret_buf = buf;
+	else
+		free(buf);
+	return status;
+}
+
+/*
+ * Why the file cannot be for this place, as far as its own header tells; NULL if
+ * nothing speaks against it.
+ */
+static const char *
+misfit(keystore *ks, const struct location *loc, const struct ksi_auto_open *aks)
+{
+	uint8_t		digest[KSI_DIGEST_LEN];
+	uint8_t		machine[KSI_IDENTITY_LEN];
+
+	if (ks->loaded && memcmp(aks->uuid, ks->header.uuid, KEYSTORE_UUID_LEN) != 0)
+		return "it belongs to another keystore";
+	if (aks->uid != (uint32_t) geteuid())
+		return "it was created for another user";
+	if (ksi_sha256(loc->dir, strlen(loc->dir), digest) &&
+		!ksi_equal(digest, aks->path_digest, KSI_DIGEST_LEN))
+		return "it was created for another directory";
+	if (aks->kind != KSI_SEALER_HOST && machine_digest(ks, aks->uuid, machine) == KEYSTORE_OK &&
+		memcmp(machine, aks->machine, KSI_IDENTITY_LEN) != 0)
+		return "it was created on another computer";
+	ksi_clear_error(ks);
+	return NULL;
+}
+
+/*
+ * Does the KSK that came out open the keystore?  If not, either the keystore got a new one, which its
+ * header tells, or somebody altered it.
+ */
+static enum keystore_status
+try_ksk(keystore *ks, const uint8_t ksk[KEYSTORE_KEY_LEN], const char **ret_reason)
+{
+	enum keystore_status status;
+	struct ksi_history history = {0};
+	uint8_t		identity[KSI_IDENTITY_LEN];
+	const char *reason = NULL;
+
+	status = ksi_open_with(ks, ksk, &history, &reason);
+	ksi_history_free(&history);
+	if (status != KEYSTORE_EDAMAGED)
+		return status;
+	if (reason == NULL && ks->header.version != KSI_FORMAT_V1 &&
+		ksi_identity(ksk, ks->header.uuid, KSI_INFO_KSK_IDENTITY, identity) == KSI_CRYPTO_OK &&
+		memcmp(identity, ks->header.ksk_identity, KSI_IDENTITY_LEN) != 0)
+	{
+		*ret_reason = "the keystore was rekeyed since it was created";
+		return KEYSTORE_EWRONGKEY;
+	}
+	return ksi_fail(ks, status, "keystore \"%s\" is corrupted: %s", ks->where,
+					reason != NULL ? reason : "its content was altered");
+}
+
+/*
+ * Unseal the KSK.  KEYSTORE_EWRONGKEY comes without a message; *ret_reason says
+ * why.  The keystore itself, if one is loaded, has the last word.
+ */
+static enum keystore_status
+unseal(keystore *ks, const struct location *loc, const uint8_t *buf,
+	   const struct ksi_auto_open *aks, uint8_t ret_ksk[KEYSTORE_KEY_LEN],
+	   const char **ret_reason)
+{
+	const struct ksi_sealer *sealer = ksi_sealer_by_number(aks->kind);
+	enum keystore_status status;
+	struct ksi_secret secret = {0};
+	uint8_t		key[KEYSTORE_KEY_LEN];
+	enum ksi_crypto result;
+
+	*ret_reason = misfit(ks, loc, aks);
+	if (*ret_reason != NULL)
+		return KEYSTORE_EWRONGKEY;
+	*ret_reason = "its content was altered";
+	status = sealer->get(ks, loc->dir, &aks->data, &secret, ret_reason);
+	if (status == KEYSTORE_OK)
+		status = seal_key(ks, loc, sealer, aks, &secret, key);
+	if (status != KEYSTORE_OK)
+		goto out;
+	result = ksi_gcm_open(key, aks->iv, buf, ksi_format_auto_open_aad_len(aks), aks->sealed,
+						  KEYSTORE_KEY_LEN, ret_ksk, aks->tag);
+	if (result == KSI_CRYPTO_MISMATCH)
+		status = KEYSTORE_EWRONGKEY;
+	else if (result != KSI_CRYPTO_OK)
+		status = ksi_fail(ks, KEYSTORE_ECRYPTO,
+						  "decryption of the auto-open keystore \"%s\" failed: %s", loc->name,
+						  ksi_crypto_reason());
+	if (status == KEYSTORE_OK && ks->loaded)
+		status = try_ksk(ks, ret_ksk, ret_reason);
+
+out:
+	keystore_wipe(key, sizeof(key));
+	ksi_secret_free(&secret);
+	return status;
+}
+
+/* read_file() and unseal() in one. */
+static enum keystore_status
+read_and_unseal(keystore *ks, const struct location *loc, struct ksi_auto_open *ret_aks,
+				uint8_t ret_ksk[KEYSTORE_KEY_LEN], const char **ret_reason)
+{
+	uint8_t    *buf = NULL;
+	enum keystore_status status = read_file(ks, loc, &buf, ret_aks);
+
+	if (status == KEYSTORE_OK)
+		status = unseal(ks, loc, buf, ret_aks, ret_ksk, ret_reason);
+	free(buf);
+	return status;
+}
+
+/* ---- enabling and disabling ------------------------------------------------------------ */
+
+/* Seal, open again what was sealed, and only then put it in place. */
+static enum keystore_status
+enable(keystore *ks, const struct location *loc, const struct keystore_seal_options *options)
+{
+	enum keystore_status status;
+	struct ksi_auto_open aks;
+	uint8_t		ksk[KEYSTORE_KEY_LEN];
+	const char *reason = NULL;
+	uint8_t    *buf = malloc(KSI_AUTO_OPEN_MAX);
+	size_t		len = 0;
+
+	if (buf == NULL)
+		return ksi_nomem(ks);
+	status = seal(ks, loc, options, buf, &len);
+	if (status == KEYSTORE_OK)
+		status = check_bytes(ks, loc, buf, len, &aks);
+	if (status == KEYSTORE_OK)
+		status = unseal(ks, loc, buf, &aks, ksk, &reason);
+	if (status == KEYSTORE_EWRONGKEY && reason != NULL)
+		(void) ksi_fail(ks, status, "could not open what was just sealed for \"%s\": %s", loc->name,
+						reason);
+	if (status == KEYSTORE_OK)
+		status = ksi_replace(ks, &loc->place, KEYSTORE_AUTO_OPEN_NAME, buf, len, KSI_OVERWRITE);
+	keystore_wipe(ksk, sizeof(ksk));
+	free(buf);
+	return status;
+}
+
+enum keystore_status
+keystore_auto_open_enable_sealed(keystore *ks, const char *path,
+								 const struct keystore_seal_options *options)
+{
+	const struct keystore_seal_options host = {.kind = ksi_sealer_host.name};
+	enum keystore_status status = ksi_need_open(ks);
+	struct location loc = {{-1, NULL, NULL}, NULL, NULL};
+
+	if (status != KEYSTORE_OK)
+		return status;
+	status = locate(ks, path, &loc);
+	if (status == KEYSTORE_OK)
+		status = enable(ks, &loc, options != NULL ? options : &host);
+	leave(&loc);
 	return status;
 }
 
 enum keystore_status
 keystore_auto_open_enable(keystore *ks, const char *path)
 {
+	return keystore_auto_open_enable_sealed(ks, path, NULL);
+}
+
+enum keystore_status
+keystore_auto_open_reseal(keystore *ks, const char *path, bool *ret_resealed)
+{
 	enum keystore_status status = ksi_need_open(ks);
 	struct location loc = {{-1, NULL, NULL}, NULL, NULL};
-	uint8_t		buf[KSI_AUTO_OPEN_LEN];
+	struct keystore_seal_options options = {0};
+	struct ksi_auto_open aks;
+	char		credential[KSI_TEXT_LEN];
+	uint8_t    *buf = NULL;
 
 	if (status != KEYSTORE_OK)
 		return status;
 	status = locate(ks, path, &loc);
 	if (status == KEYSTORE_OK)
-		status = seal(ks, &loc, buf);
+		status = read_file(ks, &loc, &buf, &aks);
+	if (status == KEYSTORE_ENOENT && loc.name != NULL)
+	{
+		ksi_clear_error(ks);
+		*ret_resealed = false;
+		status = KEYSTORE_OK;
+		goto out;
+	}
+	if (status != KEYSTORE_OK)
+		goto out;
+	ksi_sealer_by_number(aks.kind)->get_options(&aks.data, &options, credential);
+	status = enable(ks, &loc, &options);
 	if (status == KEYSTORE_OK)
-		status = ksi_replace(ks, &loc.place, KEYSTORE_AUTO_OPEN_NAME, buf, sizeof(buf),
-							 KSI_OVERWRITE);
+		*ret_resealed = true;
+
+out:
+	free(buf);
 	leave(&loc);
 	return status;
 }
@@ -187,117 +446,7 @@ out:
 	return status;
 }
 
-/* ---- opening ------------------------------------------------------------------------ */
-
-static enum keystore_status
-read_file(keystore *ks, const struct location *loc, uint8_t *ret_buf,
-		  struct ksi_auto_open *ret_aks)
-{
-	enum keystore_status status;
-	uint8_t		digest[KSI_DIGEST_LEN];
-	uint8_t    *buf = NULL;
-	size_t		len = 0;
-
-	status = ksi_file_read(ks, &loc->place, KEYSTORE_AUTO_OPEN_NAME, KEYSTORE_MAX_FILE_SIZE, &buf,
-						   &len);
-	if (status == KEYSTORE_ENOENT)
-		(void) ksi_fail(ks, status, "auto-open keystore \"%s\" does not exist", loc->name);
-	if (status != KEYSTORE_OK)
-		goto out;
-	status = ksi_format_get_auto_open(ks, loc->name, buf, len, ret_aks);
-	if (status == KEYSTORE_EFORMAT || len != KSI_AUTO_OPEN_LEN)
-		goto out;
-
-	/* Also where the version looks unknown: a flipped bit is no new version. */
-	if (!ksi_sha256(buf, KSI_AUTO_OPEN_DIGEST_OFF, digest))
-		status = ksi_fail(ks, KEYSTORE_ECRYPTO, "could not compute the checksum of \"%s\": %s",
-						  loc->name, ksi_crypto_reason());
-	else if (!ksi_equal(digest, buf + KSI_AUTO_OPEN_DIGEST_OFF, KSI_DIGEST_LEN))
-		status = ksi_fail(ks, KEYSTORE_EDAMAGED,
-						  "auto-open keystore \"%s\" is corrupted: invalid checksum", loc->name);
-	if (status == KEYSTORE_OK)
-		memcpy(ret_buf, buf, KSI_AUTO_OPEN_LEN);
-
-out:
-	free(buf);
-	return status;
-}
-
-/*
- * Why the file cannot be for this place, as far as its own header tells; NULL if
- * nothing speaks against it.
- */
-static const char *
-misfit(const keystore *ks, const struct location *loc, const struct ksi_auto_open *aks)
-{
-	uint8_t		digest[KSI_DIGEST_LEN];
-
-	if (ks->loaded && memcmp(aks->uuid, ks->header.uuid, KEYSTORE_UUID_LEN) != 0)
-		return "it belongs to another keystore";
-	if (aks->uid != (uint32_t) geteuid())
-		return "it was created for another user";
-	if (ksi_sha256(loc->dir, strlen(loc->dir), digest) &&
-		!ksi_equal(digest, aks->path_digest, KSI_DIGEST_LEN))
-		return "it was created for another directory";
-	return NULL;
-}
-
-/*
- * Unseal the KSK.  KEYSTORE_EWRONGKEY comes without a message; *ret_reason says
- * why.  The keystore itself, if one is loaded, has the last word.
- */
-static enum keystore_status
-unseal(keystore *ks, const struct location *loc, uint8_t ret_ksk[KEYSTORE_KEY_LEN],
-	   const char **ret_reason)
-{
-	enum keystore_status status;
-	struct ksi_auto_open aks;
-	struct ksi_history history = {0};
-	uint8_t		buf[KSI_AUTO_OPEN_LEN];
-	uint8_t		key[KEYSTORE_KEY_LEN];
-	enum ksi_crypto result;
-	const char *reason;
-
-	status = read_file(ks, loc, buf, &aks);
-	if (status != KEYSTORE_OK)
-		goto out;
-	status = KEYSTORE_EWRONGKEY;
-	*ret_reason = misfit(ks, loc, &aks);
-	if (*ret_reason != NULL)
-		goto out;
-
-	/* A secret that is gone is for the user as if the file came from elsewhere. */
-	status = seal_key(ks, loc, &aks, false, key);
-	if (status == KEYSTORE_ENOENT)
-	{
-		status = KEYSTORE_EWRONGKEY;
-		*ret_reason = "the host secret does not exist";
-	}
-	if (status != KEYSTORE_OK)
-		goto out;
-	result = ksi_gcm_open(key, aks.iv, buf, KSI_AUTO_OPEN_AAD_LEN, aks.sealed, KEYSTORE_KEY_LEN,
-						  ret_ksk, aks.tag);
-	if (result == KSI_CRYPTO_MISMATCH)
-	{
-		status = KEYSTORE_EWRONGKEY;
-		*ret_reason = "it was created on another computer, or the host secret was replaced";
-	}
-	else if (result != KSI_CRYPTO_OK)
-		status = ksi_fail(ks, KEYSTORE_ECRYPTO,
-						  "decryption of the auto-open keystore \"%s\" failed: %s", loc->name,
-						  ksi_crypto_reason());
-	if (status != KEYSTORE_OK || !ks->loaded)
-		goto out;
-	status = ksi_open_with(ks, ret_ksk, &history, &reason);
-	if (status == KEYSTORE_EDAMAGED)
-		(void) ksi_fail(ks, status, "keystore \"%s\" is corrupted: %s", ks->where,
-						reason != NULL ? reason : "its content was altered");
-
-out:
-	ksi_history_free(&history);
-	keystore_wipe(key, sizeof(key));
-	return status;
-}
+/* ---- asking and opening ---------------------------------------------------------------- */
 
 enum keystore_status
 keystore_auto_open_status(keystore *ks, const char *path,
@@ -306,30 +455,46 @@ keystore_auto_open_status(keystore *ks, const char *path,
 	enum keystore_status status;
 	struct location loc = {{-1, NULL, NULL}, NULL, NULL};
 	struct keystore_auto_open_info info;
+	struct ksi_auto_open aks;
+	const struct ksi_sealer *sealer;
 	const char *reason = NULL;
 	uint8_t		ksk[KEYSTORE_KEY_LEN];
 
 	ksi_clear_error(ks);
 	memset(&info, 0, sizeof(info));
+	memset(&aks, 0, sizeof(aks));
 	status = locate(ks, path, &loc);
 	if (status != KEYSTORE_OK)
 		goto out;
-	(void) snprintf(info.kind, sizeof(info.kind), KIND_HOST);
-	status = unseal(ks, &loc, ksk, &reason);
+	status = read_and_unseal(ks, &loc, &aks, ksk, &reason);
+	/* Where not even the kind can be read, it is called what it was before there were others. */
+	sealer = ksi_sealer_by_number(aks.kind);
+	(void) snprintf(info.kind, sizeof(info.kind), "%s",
+					sealer != NULL ? sealer->name : ksi_sealer_host.name);
+	if (sealer != NULL)
+	{
+		info.created = aks.created;
+		(void) snprintf(info.grade, sizeof(info.grade), "%s", sealer->grade);
+		if (sealer->is_valid(&aks.data))
+			sealer->describe(&aks.data, info.detail, sizeof(info.detail));
+	}
 	switch (status)
 	{
 		case KEYSTORE_OK:
 			info.usable = true;
 			break;
 		case KEYSTORE_ENOENT:
+			memset(&info, 0, sizeof(info));
 			(void) snprintf(info.kind, sizeof(info.kind), "none");
 			break;
 		case KEYSTORE_ENOMEM:
 		case KEYSTORE_ECRYPTO:
 			goto out;			/* says nothing about the file */
 		default:
+			if (status != KEYSTORE_EWRONGKEY || reason == NULL)
+				reason = ks->errmsg;
 			(void) snprintf(info.reason, sizeof(info.reason), "%.*s",
-							(int) sizeof(info.reason) - 1, reason != NULL ? reason : ks->errmsg);
+							(int) sizeof(info.reason) - 1, reason);
 			break;
 	}
 	status = KEYSTORE_OK;
@@ -347,6 +512,7 @@ keystore_open_auto(keystore *ks, const char *path)
 {
 	enum keystore_status status = ksi_need_loaded(ks);
 	struct location loc = {{-1, NULL, NULL}, NULL, NULL};
+	struct ksi_auto_open aks;
 	const char *reason = NULL;
 	uint8_t		ksk[KEYSTORE_KEY_LEN];
 
@@ -354,7 +520,7 @@ keystore_open_auto(keystore *ks, const char *path)
 		return status;
 	status = locate(ks, path, &loc);
 	if (status == KEYSTORE_OK)
-		status = unseal(ks, &loc, ksk, &reason);
+		status = read_and_unseal(ks, &loc, &aks, ksk, &reason);
 	if (status == KEYSTORE_OK)
 		status = keystore_open_ksk(ks, ksk);
 	if (status == KEYSTORE_EWRONGKEY && reason != NULL)

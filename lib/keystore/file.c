@@ -22,7 +22,6 @@
 
 #include "ksi.h"
 
-#define NEW_SUFFIX			".new."	/* and 16 hexadecimal digits: a file being written */
 #define LOCK_POLL_NS		10000000
 #define NAME_TRIES			100
 
@@ -176,8 +175,8 @@ ksi_place_close(struct ksi_place *place)
 /* ---- reading --------------------------------------------------------------------- */
 
 /* Read up to len bytes; less means end of file.  -1 with errno set if reading fails. */
-static ssize_t
-read_all(int fd, uint8_t *buf, size_t len)
+ssize_t
+ksi_read_all(int fd, uint8_t *buf, size_t len)
 {
 	size_t		done = 0;
 
@@ -242,7 +241,7 @@ ksi_file_read(keystore *ks, const struct ksi_place *place, const char *base, siz
 		status = ksi_nomem(ks);
 		goto out;
 	}
-	got = read_all(fd, buf, (size_t) st.st_size);
+	got = ksi_read_all(fd, buf, (size_t) st.st_size);
 	if (got < 0)
 	{
 		status = ksi_fail(ks, KEYSTORE_EIO, "could not read file \"%s%s\": %m", place->prefix,
@@ -267,7 +266,7 @@ is_new_file_of(const char *name, const char *base)
 	size_t		len = strlen(base);
 
 	return strncmp(name, base, len) == 0 &&
-		strncmp(name + len, NEW_SUFFIX, strlen(NEW_SUFFIX)) == 0;
+		strncmp(name + len, KSI_NEW_SUFFIX, strlen(KSI_NEW_SUFFIX)) == 0;
 }
 
 /*
@@ -322,7 +321,7 @@ create_new(keystore *ks, const struct ksi_place *place, const char *base, char *
 		if (!ksi_random(&random, sizeof(random)))
 			return ksi_fail(ks, KEYSTORE_ECRYPTO, "could not generate a random file name: %s",
 							ksi_crypto_reason());
-		if ((size_t) snprintf(name, size, "%s" NEW_SUFFIX "%016llx", base,
+		if ((size_t) snprintf(name, size, "%s" KSI_NEW_SUFFIX "%016llx", base,
 							  (unsigned long long) random) >= size)
 			return ksi_fail(ks, KEYSTORE_EINVAL, "file name \"%s\" is too long", base);
 		fd = openat(place->dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
@@ -475,7 +474,7 @@ keep_former(keystore *ks, const struct ksi_place *place, const uint8_t *former, 
 		ksi_clear_error(ks);
 		return KEYSTORE_OK;
 	}
-	if ((size_t) snprintf(name, sizeof(name), "%s.prev", place->base) >= sizeof(name))
+	if ((size_t) snprintf(name, sizeof(name), "%s" KSI_PREV_SUFFIX, place->base) >= sizeof(name))
 		return ksi_fail(ks, KEYSTORE_EINVAL, "file name \"%s\" is too long", place->base);
 	return ksi_replace(ks, place, name, former, len, KSI_OVERWRITE);
 }

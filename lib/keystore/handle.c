@@ -16,7 +16,7 @@ keystore_new(void)
 	return calloc(1, sizeof(keystore));
 }
 
-/* Back to the state after keystore_new(); texts and the host secret's path stay. */
+/* Back to the state after keystore_new(); texts and the paths of the sealers stay. */
 static void
 forget(keystore *ks)
 {
@@ -37,6 +37,8 @@ keystore_free(keystore **ks)
 	forget(*ks);
 	free((*ks)->where);
 	free((*ks)->host_secret_path);
+	free((*ks)->tcti);
+	free((*ks)->credential_dir);
 	free(*ks);
 	*ks = NULL;
 }

@@ -246,7 +246,7 @@ extern uint32_t keystore_opened_slot(const keystore *ks);
  * Is the text a recovery key?  0: no, treat it as a passphrase.  -1: yes, and every group is sound.
  * Else: it looks like one, and the group of this number, from 1, is mistyped.
  */
-extern int	keystore_recovery_check(const char *text, size_t len);
+extern int keystore_recovery_check(const char *text, size_t len);
 
 /* Copy the KSK out, to be handed to a server process; the caller wipes it.  EINVAL if closed. */
 extern enum keystore_status keystore_get_ksk(keystore *ks,

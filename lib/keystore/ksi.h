@@ -156,21 +156,36 @@ struct ksi_ring_header
 	size_t		ring_len;
 };
 
+/* Kinds of keystore.aks. */
+#define KSI_SEALER_HOST			1
+#define KSI_SEALER_CREDENTIAL	2
+#define KSI_SEALER_TPM2			3
+
+/* What a kind writes for itself. */
+#define KSI_SEAL_DATA_MAX		2048
+struct ksi_seal_data
+{
+	size_t		len;
+	uint8_t		bytes[KSI_SEAL_DATA_MAX];
+};
+
 /* keystore.aks, decoded. */
 struct ksi_auto_open
 {
+	uint16_t	kind;
 	int64_t		created;
 	uint8_t		uuid[KEYSTORE_UUID_LEN];
 	uint32_t	uid;
 	uint8_t		path_digest[KSI_DIGEST_LEN];
+	uint8_t		machine[KSI_IDENTITY_LEN];	/* zero for kind host, which has no room for it */
+	struct ksi_seal_data data;
 	uint8_t		iv[KSI_IV_LEN];
 	uint8_t		sealed[KEYSTORE_KEY_LEN];
 	uint8_t		tag[KSI_TAG_LEN];
 };
 
-#define KSI_AUTO_OPEN_LEN		164 /* the whole file */
-#define KSI_AUTO_OPEN_AAD_LEN	72	/* bytes before the IV */
-#define KSI_AUTO_OPEN_DIGEST_OFF (KSI_AUTO_OPEN_LEN - KSI_DIGEST_LEN)
+#define KSI_AUTO_OPEN_LEN		164 /* the whole file, kind host */
+#define KSI_AUTO_OPEN_MAX		(KSI_AUTO_OPEN_LEN + 20 + KSI_SEAL_DATA_MAX)
 
 extern enum keystore_status ksi_format_check_size(keystore *ks, const char *where,
 												  const uint8_t *buf, size_t len);
@@ -203,6 +218,8 @@ extern void ksi_format_put_ring(const struct ksi_ring_header *ring, uint8_t *buf
 extern enum keystore_status ksi_format_get_ring(keystore *ks, const uint8_t *buf, size_t len,
 												struct ksi_ring_header *ret_ring);
 
+extern size_t ksi_format_auto_open_aad_len(const struct ksi_auto_open *aks);
+extern size_t ksi_format_auto_open_len(const struct ksi_auto_open *aks);
 extern void ksi_format_put_auto_open(const struct ksi_auto_open *aks, uint8_t *buf);
 extern enum keystore_status ksi_format_get_auto_open(keystore *ks, const char *where,
 													 const uint8_t *buf, size_t len,
@@ -226,6 +243,8 @@ struct keystore
 	char		errhint[1024];
 	char	   *where;			/* names the source in messages */
 	char	   *host_secret_path;	/* NULL means the default */
+	char	   *tcti;			/* how to reach the TPM; NULL lets tpm2-tss choose */
+	char	   *credential_dir; /* NULL: there is none */
 
 	/*
 	 * raw is what the file holds or will hold; every change makes it anew
@@ -422,6 +441,7 @@ enum ksi_existing
 	KSI_KEEP					/* fail with KEYSTORE_EEXIST */
 };
 
+extern ssize_t ksi_read_all(int fd, uint8_t *buf, size_t len);
 extern enum keystore_status ksi_check_stat(keystore *ks, const char *prefix, const char *base,
 										   const struct stat *st, bool is_dir);
 extern enum keystore_status ksi_place_open(keystore *ks, const char *path,
@@ -434,8 +454,20 @@ extern enum keystore_status ksi_replace(keystore *ks, const struct ksi_place *pl
 										const char *base, const void *buf, size_t len,
 										enum ksi_existing existing);
 
+/* ---- backup.c ------------------------------------------------------------------- */
+
+#define KSI_PREV_SUFFIX		".prev"
+#define KSI_NEW_SUFFIX		".new." /* and 16 hexadecimal digits: a file being written */
+#define KSI_DAMAGED_SUFFIX	".damaged-"	/* and a time stamp: what a repair found */
+#define KSI_TIME_STAMP_LEN	16
+
+extern void ksi_time_stamp(int64_t when, char ret_text[KSI_TIME_STAMP_LEN + 1]);
+extern enum keystore_status ksi_read_sound(keystore *ks, const char *path, uint8_t **ret_buf,
+										   size_t *ret_len, keystore **ret_file);
+
 /* ---- host.c ------------------------------------------------------------------ */
 
+extern enum keystore_status ksi_inherit_paths(keystore *to, const keystore *from);
 extern enum keystore_status ksi_machine_id(keystore *ks, char ret_id[KSI_MACHINE_ID_LEN + 1]);
 extern enum keystore_status ksi_canonical_dir(keystore *ks, const char *prefix, char **ret_dir);
 extern enum keystore_status ksi_host_secret(keystore *ks, const char *keystore_dir, bool create,

@@ -530,7 +530,7 @@ END_TEST
 START_TEST(test_auto_open_damage)
 {
 	keystore   *ks = keystore_new();
-	struct ksi_auto_open aks = {.created = 5, .uid = 7, .uuid = "0123456789abcde"};
+	struct ksi_auto_open aks = {.kind = KSI_SEALER_HOST, .created = 5, .uid = 7, .uuid = "0123456789abcde"};
 	struct ksi_auto_open back;
 	uint8_t		buf[KSI_AUTO_OPEN_LEN + 1] = {0};
 
