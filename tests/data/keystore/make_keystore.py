@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compute v1.ks and v1.ring, the known-answer files of libkeystore.
+"""Compute v1.ks, v1.ring and the v2 files, the known answers of libkeystore.
 
 Written from keystore.ks(5) alone and with nothing but Python's own library, AES
 and GCM included, so that the C code is not checked against itself.  Every input is
@@ -215,6 +215,115 @@ def ring():
     return start + iv + ciphertext + tag
 
 
+# ---- version 2 ------------------------------------------------------------------
+
+DIGITS = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
+FORMER_KSK = bytes(range(0x20, 0x40))
+
+
+def identity(key, what):
+    return hkdf(key, UUID, b'pgx keystore ' + what + b' identity', 16)
+
+
+def gf32_times_x(v):
+    return (v << 1) ^ (0x25 if v & 0x10 else 0)
+
+
+def recovery_key():
+    """Of 32 values that are fixed here and random elsewhere: the text to be typed."""
+    groups = []
+    for g in range(8):
+        values = [(7 * g + 5 * i + 3) % 32 for i in range(4)]
+        check = 0
+        for v in reversed(values):
+            check = gf32_times_x(check ^ v)
+        groups.append(''.join(DIGITS[v] for v in values + [check ^ (g + 1)]))
+    return '-'.join(groups)
+
+
+def slot_v2(number, kind, label, secret, kdf, cost, memory, block_size, parallelism):
+    salt = bytes((13 * number + i) & 0xff for i in range(32))
+    iv = bytes((77 * number + i) & 0xff for i in range(12))
+    if kdf == 1:
+        key = hashlib.scrypt(secret, salt=salt, n=1 << cost, r=block_size, p=parallelism,
+                             maxmem=1 << 26, dklen=32)
+    elif kdf == 2:
+        key = hashlib.pbkdf2_hmac('sha512', secret, salt, cost, 32)
+    else:
+        # Not in Python's own library; from version 44 on.
+        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+        key = Argon2id(salt=salt, length=32, iterations=cost, lanes=parallelism,
+                       memory_cost=memory).derive(secret)
+    start = slot_start(196, number, kind, 3, 1800000000 + number, label)
+    rest = struct.pack('>IIIII', kdf, cost, memory, block_size, parallelism) + salt
+    wrapped, tag = gcm_seal(key, iv, UUID + start[:20] + bytes(64) + rest, KSK)
+    return start + rest + iv + wrapped + tag
+
+
+def key_v2(number, state, created, retired, compromised, destroyed, origin, label, key):
+    gone = bytes(32) if state == 3 else key
+    return struct.pack('>IHHqqqqq', number, state, 0, created, created, retired, compromised,
+                       destroyed) + text(origin) + text(label) + gone + \
+        identity(key, b'master key')
+
+
+def body_v2():
+    keys = [
+        key_v2(1, 3, 1800000000, 1800000100, 0, 1800000500, 'recipe', '', bytes(range(0x60, 0x80))),
+        key_v2(2, 4, 1800000100, 1800000200, 1800000400, 0, 'recipe', 'leaked',
+               bytes(range(0x80, 0xa0))),
+        key_v2(3, 2, 1800000200, 1800000300, 0, 0, 'recipe', '', bytes(range(0xa0, 0xc0))),
+        key_v2(7, 1, 1800000300, 0, 0, 0, 'recipe, last', 'r\u00e9sum\u00e9', bytes(range(0xc0, 0xe0))),
+    ]
+    return struct.pack('>I', len(keys)) + b''.join(keys) + \
+        struct.pack('>Iq', 1, 1800000050) + FORMER_KSK
+
+
+def keystore_v2(slots, flags):
+    plaintext = body_v2()
+    header_len = 72 + sum(len(s) for s in slots)
+    header = b'PGXKS\r\n\x1a' + struct.pack('>HHI', 2, flags, header_len) + UUID
+    header += struct.pack('>QqII', 11, 1800000600, len(plaintext), len(slots))
+    header += identity(KSK, b'ksk') + b''.join(slots)
+    iv = bytes(range(0x50, 0x5c))
+    ciphertext, tag = gcm_seal(hkdf(KSK, UUID, b'pgx keystore body'), iv, header, plaintext)
+    data = header + iv + ciphertext + tag
+    return data + hashlib.sha256(data).digest()
+
+
+def ring_v2():
+    plaintext = body_v2()
+    start = b'PGXKR\r\n\x1a' + struct.pack('>HHI', 2, 0, len(plaintext)) + UUID
+    start += struct.pack('>Q', 11) + identity(KSK, b'ksk')
+    iv = bytes(range(0x70, 0x7c))
+    ciphertext, tag = gcm_seal(hkdf(KSK, UUID, b'pgx keystore ring'), iv, start, plaintext)
+    return start + iv + ciphertext + tag
+
+
+def envelope():
+    start = b'PGXKE\r\n\x1a' + struct.pack('>HHI', 1, 0, 0) + UUID + struct.pack('>Q', 11)
+    start += identity(FORMER_KSK, b'ksk') + identity(KSK, b'ksk')
+    iv = bytes(range(0x90, 0x9c))
+    sealed, tag = gcm_seal(hkdf(FORMER_KSK, UUID, b'pgx keystore rekey'), iv, start, KSK)
+    return start + iv + sealed + tag
+
+
+def files_v2():
+    compact = recovery_key().replace('-', '').encode()
+    scrypt = slot_v2(1, 1, 'first custodian', b'correct horse', 1, 10, 0, 8, 1)
+    pbkdf2 = slot_v2(2, 1, 'second custodian', b'battery staple', 2, 1000, 0, 0, 0)
+    recovery = slot_v2(5, 2, 'safe', compact, 2, 1000, 0, 0, 0)
+    argon2id = slot_v2(6, 1, 'third custodian', b'glass marble', 3, 1, 64, 0, 1)
+    return [
+        ('v2.ks', keystore_v2([scrypt, pbkdf2, recovery], 0)),
+        ('v2-fips.ks', keystore_v2([pbkdf2, recovery], 1)),
+        ('v2-argon2id.ks', keystore_v2([argon2id, scrypt], 0)),
+        ('v2.ring', ring_v2()),
+        ('v2.envelope', envelope()),
+        ('v2.recovery', recovery_key().encode() + b'\n'),
+    ]
+
+
 def self_check():
     # FIPS 197 appendix C.3; GCM specification (McGrew and Viega) test case 16.
     key = bytes(range(32))
@@ -233,7 +342,7 @@ def self_check():
 
 def main():
     self_check()
-    for name, data in (('v1.ks', keystore()), ('v1.ring', ring())):
+    for name, data in [('v1.ks', keystore()), ('v1.ring', ring())] + files_v2():
         with open(os.path.join(sys.argv[1], name), 'wb') as f:
             f.write(data)
 
