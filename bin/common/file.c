@@ -136,6 +136,16 @@ pgx_join(const char *dir, const char *name)
 	return pgx_printf("%.*s/%s", (int) len, dir, name);
 }
 
+char *
+pgx_absolute(const char *path)
+{
+	char	   *cwd = path[0] == '/' ? NULL : getcwd(NULL, 0);
+	char	   *absolute = cwd == NULL ? pgx_strdup(path) : pgx_join(cwd, path);
+
+	free(cwd);
+	return absolute;
+}
+
 /* PG_VERSION alone is also in each database's folder; global/ is where the control file lives. */
 static bool
 is_data_directory(const char *dir)

@@ -31,4 +31,7 @@ extern bool pgx_outside_cluster(const char *dir);
 extern char *pgx_dirname(const char *path);
 extern char *pgx_join(const char *dir, const char *name);
 
+/* The path from the root, for a program that is going to another directory; the caller frees it. */
+extern char *pgx_absolute(const char *path);
+
 #endif							/* PGX_FILE_H */

@@ -89,7 +89,7 @@ start(const struct pgx_run *run, const struct streams *s, pid_t *ret_pid)
 	(void) posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF);
 
 	rc = 0;
-	if (s->theirs[STREAM_IN] < 0)
+	if (s->theirs[STREAM_IN] < 0 && !run->inherit_in)
 		rc = posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
 	for (i = 0; rc == 0 && i < N_STREAMS; i++)
 	{

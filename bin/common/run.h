@@ -12,7 +12,8 @@ struct pgx_run
 {
 	/* in */
 	const char *const *argv;	/* argv[0] is looked up in PATH unless it has a slash */
-	const void *input;			/* for its standard input; NULL: /dev/null */
+	const void *input;			/* for its standard input; NULL: /dev/null, or */
+	bool		inherit_in;		/* that of this program */
 	size_t		input_len;
 	bool		capture_out;	/* else inherited */
 	bool		capture_err;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "handover.h"
+#include "locate.h"
 #include "log.h"
 #include "mem.h"
 #include "run.h"
@@ -128,7 +129,7 @@ main(int argc, char **argv)
 		pgx_log_advice();
 		goto out;
 	}
-	real = find_real_pg_ctl(getenv("PATH"), PG_BINDIR);
+	real = pgx_find_real_program("pg_ctl", getenv("PATH"), PG_BINDIR);
 	if (real == NULL)
 		goto out;
 	if (args.argc > 1 && is_help(args.argv[1]))

@@ -30,12 +30,6 @@ struct shim_args
 extern bool shim_args_parse(int argc, char **argv, struct shim_args *ret_args, char *err, size_t err_len);
 extern void shim_args_clear(struct shim_args *args);
 
-/*
- * The next pg_ctl in PATH that is not this program, else the one in bindir.  The caller frees it.
- * NULL, with the reason said, if there is none.
- */
-extern char *find_real_pg_ctl(const char *path, const char *bindir);
-
 /* The configured keystore file of the server that args would start, or NULL after a message. */
 extern char *find_keystore(const struct shim_args *args, const char *pgdata, const char *real_pg_ctl);
 

@@ -48,6 +48,13 @@ set_checksum(uint8_t *page, uint16_t checksum)
 	memcpy(page + PD_CHECKSUM_OFFSET, &checksum, sizeof(checksum));
 }
 
+/* Not zero: a checksum never is, and a reader could take it to mean that there is none. */
+static uint16_t
+wrong_checksum(uint16_t right)
+{
+	return (right ^ 1) != 0 ? right ^ 1 : right + 2;
+}
+
 bool
 tde_page_is_zero(const uint8_t *page)
 {
@@ -90,6 +97,20 @@ tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums,
 }
 
 enum tde_page_result
+tde_page_encrypt_verified(tde_xts *xts, const struct tde_page_id *id, bool checksums,
+						  const uint8_t *in, uint8_t *out)
+{
+	bool		intact = !checksums || tde_page_is_zero(in) ||
+		get_checksum(in) == tde_page_checksum(in, id->block);
+	enum tde_page_result result = tde_page_encrypt(xts, id, checksums, in, out);
+
+	if (intact || result != TDE_PAGE_OK)
+		return result;
+	set_checksum(out, wrong_checksum(get_checksum(out)));
+	return TDE_PAGE_CHECKSUM;
+}
+
+enum tde_page_result
 tde_page_decrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums, uint8_t *page)
 {
 	uint8_t		tweak[16];
@@ -108,17 +129,11 @@ tde_page_decrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums, uin
 	if (!checksums)
 		return TDE_PAGE_OK;
 
+	/*
+	 * The server must find the damage by its own check, and act on it as it is set to.
+	 * Leaving the disk's value would agree with the plaintext once in 65535 pages.
+	 */
 	checksum = tde_page_checksum(page, id->block);
-	if (!intact)
-	{
-		/*
-		 * The server must find the damage by its own check, and act on it as it is set to.
-		 * Leaving the disk's value would agree with the plaintext once in 65535 pages.  Zero is
-		 * not used, because a checksum is never zero and a reader could take it to mean that there
-		 * is none.
-		 */
-		checksum = (checksum ^ 1) != 0 ? checksum ^ 1 : checksum + 2;
-	}
-	set_checksum(page, checksum);
+	set_checksum(page, intact ? checksum : wrong_checksum(checksum));
 	return intact ? TDE_PAGE_OK : TDE_PAGE_CHECKSUM;
 }

@@ -46,6 +46,14 @@ enum tde_page_result
 extern enum tde_page_result tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id,
 											 bool checksums, const uint8_t *in, uint8_t *out);
 
+/*
+ * The same for a page that comes from a file rather than from the server, which makes the checksum of what it
+ * writes: if that of in is wrong, so is that of out, and the result is TDE_PAGE_CHECKSUM.  Otherwise damage
+ * would be hidden by a fresh checksum.
+ */
+extern enum tde_page_result tde_page_encrypt_verified(tde_xts *xts, const struct tde_page_id *id,
+													  bool checksums, const uint8_t *in, uint8_t *out);
+
 /* The reverse, in place. */
 extern enum tde_page_result tde_page_decrypt(tde_xts *xts, const struct tde_page_id *id,
 											 bool checksums, uint8_t *page);

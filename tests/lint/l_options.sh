@@ -58,6 +58,13 @@ compare "options of the pg_ctl shim" \
 	"$(help_options "$builddir/bin/pg_ctl/pg_ctl" | grep -e '--keystore')" \
 	"$(man_options "$srcdir/man/pgx-pg_ctl.1" | grep -e '--keystore')"
 
+compare "options of the initdb front end" \
+	"$(help_options "$builddir/bin/initdb/initdb" | grep -e '--keystore' -e '--encrypt')" \
+	"$(man_options "$srcdir/man/pgx-initdb.1" | grep -e '--keystore' -e '--encrypt')"
+
+compare "options of pgx_encrypt" "$(help_options "$builddir/pgx_encrypt")" \
+	"$(man_options "$srcdir/man/pgx_encrypt.1")"
+
 # The exit codes are promised in the page and in the help.
 test_number=$((test_number + 1))
 if "$builddir/pgx_keystore" --help | grep -q 'Exit status: 0 done, 1 failed, 2 passphrase wrong'; then
@@ -67,7 +74,7 @@ else
 	failed=1
 fi
 
-for page in pgx_keystore.1 pgx-pg_ctl.1 pgx_servers.conf.5; do
+for page in pgx_keystore.1 pgx_encrypt.1 pgx-initdb.1 pgx-pg_ctl.1 pgx_servers.conf.5; do
 	for section in NAME 'EXIT STATUS' ENVIRONMENT FILES EXAMPLES 'SEE ALSO' CAVEATS; do
 		case $page,$section in
 			pgx_servers.conf.5,E[XN][IV]*) continue ;;	# no program, no exit status

@@ -193,6 +193,25 @@ refuse_closed(void)
 					 pgx_keystore_path())));
 }
 
+/*
+ * pgx_encrypt notes in a file what it is converting.  With some files encrypted and some not there is no data
+ * directory that a server could work in.
+ */
+static void
+refuse_half_converted(void)
+{
+	struct stat st;
+
+	if (lstat(PGX_CONVERSION_FILE, &st) != 0)
+		return;
+	ereport(FATAL,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("data directory \"%s\" has not been encrypted or decrypted to the end", DataDir),
+			 errdetail("File \"%s\" exists.", PGX_CONVERSION_FILE),
+			 errhint("Run \"pgx_encrypt -D %s\", with --decrypt if it was being decrypted, to go on where it was interrupted.",
+					 DataDir)));
+}
+
 static void
 open_at_start(int pipe)
 {
@@ -256,6 +275,7 @@ pgx_open_at_start(void)
 	MemoryContext outer = pgx_enter();
 	int			pipe = handover_descriptor();
 
+	refuse_half_converted();
 	open_at_start(pipe);
 	if (pgx_location_is_set())
 		make_temporary_key();

@@ -20,6 +20,7 @@
 
 #define PGX_TDE_DIR			"pgx_tde"
 #define PGX_KEYTABLE_FILE	PGX_TDE_DIR "/keys"
+#define PGX_CONVERSION_FILE	PGX_TDE_DIR "/conversion"
 
 /* The message on the pipe from pg_ctl: magic, UUID of the keystore, KSK. */
 #define PGX_HANDOVER_ENV	"PGX_KEYSTORE_FD"
