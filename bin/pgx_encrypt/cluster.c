@@ -211,7 +211,7 @@ server_runs(const struct cluster *cluster)
 	if (runs)
 	{
 		pgx_log_error("a server is running in data directory \"%s\" (PID %ld)", cluster->pgdata, pid);
-		pgx_log_hint("Stop it first: pg_ctl -D %s stop", cluster->pgdata);
+		pgx_log_hint("Stop it with \"pg_ctl -D %s stop\".", cluster->pgdata);
 	}
 	return runs;
 }
@@ -233,7 +233,7 @@ cluster_is_down(struct cluster *cluster)
 	{
 		pgx_log_error("the server in \"%s\" was not shut down cleanly: it is \"%s\"",
 					  cluster->pgdata, cluster->state);
-		pgx_log_hint("Start it and stop it with: pg_ctl -D %s stop", cluster->pgdata);
+		pgx_log_hint("Start it, and stop it with \"pg_ctl -D %s stop\".", cluster->pgdata);
 		return false;
 	}
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)

@@ -34,7 +34,7 @@ keys_open(struct keys *keys, const char *path, const char *passphrase_file, cons
 		int			rc = pgx_log_keystore(keys->ks, st);
 
 		if (st == KEYSTORE_ENOENT)
-			pgx_log_hint("Create it with: pgx_keystore create %s", path);
+			pgx_log_hint("Create it with \"pgx_keystore create %s\".", path);
 		return rc;
 	}
 	if (passphrase_file == NULL && keystore_open_auto(keys->ks, path) == KEYSTORE_OK)
