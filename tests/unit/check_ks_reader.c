@@ -263,6 +263,66 @@ START_TEST(test_known_ring_and_envelope)
 }
 END_TEST
 
+/* What version 0.1 wrote opens for good, with each of its secrets. */
+START_TEST(test_written_0_1)
+{
+	static const char *const secrets[] = {
+		PASS, PASS2, "F3PVY-CJF3T-V935K-AY3E4-V4A4P-WE9KW-VNE2G-CY9DB"
+	};
+	static const uint8_t start[] = {0x7d, 0x07, 0x39, 0x44, 0x86, 0xed, 0x50, 0x93};
+	keystore   *ks = keystore_new();
+	size_t		len;
+	uint8_t    *buf = ks_read_data("written-0.1.ks", &len);
+	uint8_t		key[KEYSTORE_KEY_LEN];
+
+	assert_ok(ks, keystore_load_bytes(ks, buf, len, "K"));
+	for (uint32_t i = 0; i < 3; i++)
+	{
+		keystore_close(ks);
+		assert_ok(ks, keystore_open_passphrase(ks, secrets[i], strlen(secrets[i])));
+		ck_assert_uint_eq(keystore_opened_slot(ks), i + 1);
+		ck_assert_uint_eq(keystore_active_key(ks), 3);
+		assert_ok(ks, keystore_get_master_key(ks, 3, key));
+		ck_assert_mem_eq(key, start, sizeof(start));
+		assert_status(ks, keystore_get_master_key(ks, 1, key), KEYSTORE_ENOKEY);
+	}
+	free(buf);
+	keystore_free(&ks);
+}
+END_TEST
+
+/* Its auto-open files are for another machine, which is all that is wrong with them. */
+START_TEST(test_written_0_1_auto_open)
+{
+	static const char *const kinds[] = {"host", "credential", "tpm2"};
+	static const char *const details[] = {"", "credential pgx-keystore", "PCRs sha256:7"};
+	keystore   *ks = keystore_new();
+	struct keystore_auto_open_info info;
+	char		path[320];
+	size_t		len;
+	uint8_t    *buf = ks_read_data("written-0.1.ks", &len);
+
+	ks_write_file(ks_path, buf, len, 0600);
+	free(buf);
+	assert_ok(ks, keystore_load(ks, ks_path));
+	snprintf(path, sizeof(path), "%s/%s", ks_dir, KEYSTORE_AUTO_OPEN_NAME);
+	for (int i = 0; i < 3; i++)
+	{
+		buf = ks_read_data(ks_text("written-0.1-%s.aks", kinds[i]), &len);
+		ks_write_file(path, buf, len, 0600);
+		free(buf);
+		assert_ok(ks, keystore_auto_open_status(ks, ks_path, &info));
+		ck_assert_str_eq(info.kind, kinds[i]);
+		ck_assert_str_eq(info.detail, details[i]);
+		ck_assert(!info.usable);
+		ck_assert_msg(strcmp(info.reason, "it was created for another directory") == 0 ||
+					  strcmp(info.reason, "it was created for another user") == 0, "%s", info.reason);
+		assert_status(ks, keystore_open_auto(ks, ks_path), KEYSTORE_EWRONGKEY);
+	}
+	keystore_free(&ks);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -271,9 +331,11 @@ main(void)
 
 	tcase_add_loop_test(tc, test_known, 0, (int) (sizeof(known) / sizeof(known[0])));
 	tcase_add_test(tc, test_known_ring_and_envelope);
+	tcase_add_test(tc, test_written_0_1);
 	suite_add_tcase(suite, tc);
 	tc = ks_tcase("written");
 	tcase_add_checked_fixture(tc, ks_setup, ks_teardown);
+	tcase_add_test(tc, test_written_0_1_auto_open);
 	if (system("python3 -c 'import cryptography' 2>/dev/null") == 0)
 		tcase_add_test(tc, test_written);
 	else
