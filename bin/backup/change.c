@@ -51,8 +51,10 @@ write_marker(const char *dir)
 {
 	static const char text[] = "This backup is not complete.  The next run of pgx_dmpall removes it.\n";
 	char	   *path = pgx_join(dir, PGX_BACKUP_MARKER);
-	bool		ok = pgx_write_durable(path, text, strlen(text));
+	bool		ok;
 
+	/* Its name is what counts, so it needs no temporary one; died in between, an empty file will do. */
+	ok = (exists(path) || pgx_write_new(path, text, strlen(text))) && pgx_sync_path(dir);
 	free(path);
 	return ok;
 }

@@ -35,6 +35,19 @@ call(const struct run *run, const char *operation, const char *info, const char 
 	return pgx_child_run(argv, -1);
 }
 
+/* The command may ask the server in "prepare": tell it where that is, and where its data is. */
+static bool
+set_environment(const struct run *run)
+{
+	const struct source *source = run->source;
+
+	if (setenv("PGDATA", source->data_directory, 1) == 0 &&
+		setenv("PGHOST", PQhost(source->conn), 1) == 0 && setenv("PGPORT", PQport(source->conn), 1) == 0)
+		return true;
+	pgx_log_error("could not set an environment variable: %m");
+	return false;
+}
+
 /* ---- which resources the command copies ------------------------------------------- */
 
 static void
@@ -275,7 +288,7 @@ take_by_copy_command(struct run *run, const struct pgx_backup *previous)
 
 	run->info.method = pgx_strdup("copy_command");
 	run->info.copy_info_file = pgx_strdup(INFO_NAME);
-	ok = choose_resources(run) && write_targets(run, targets) &&
+	ok = set_environment(run) && choose_resources(run) && write_targets(run, targets) &&
 		call(run, "prepare", before, targets) &&
 		start_backup_mode(run) &&
 		call(run, "backup", NULL, NULL) &&

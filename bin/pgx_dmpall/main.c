@@ -302,8 +302,7 @@ check_source(const struct options *opts, const struct source *source)
 	if (source->destination == NULL)
 	{
 		pgx_log_error("the backup storage directory is not configured");
-		pgx_log_hint("Please set the backup storage directory to the '%s' parameter and restart the server.",
-					 "pgx_tde.backup_destination");
+		pgx_log_hint("Please set the backup storage directory to the 'pgx_tde.backup_destination' parameter and restart the server.");
 		return false;
 	}
 	if (!pgx_area_check(source->destination))

@@ -65,6 +65,13 @@ compare "options of the initdb front end" \
 compare "options of pgx_encrypt" "$(help_options "$builddir/pgx_encrypt")" \
 	"$(man_options "$srcdir/man/pgx_encrypt.1")"
 
+compare "options of pgx_walcopy" "$(help_options "$builddir/pgx_walcopy")" \
+	"$(man_options "$srcdir/man/pgx_walcopy.1")"
+if [ -x "$builddir/pgx_dmpall" ]; then	# not without libjansson
+	compare "options of pgx_dmpall" "$(help_options "$builddir/pgx_dmpall")" \
+		"$(man_options "$srcdir/man/pgx_dmpall.1")"
+fi
+
 # The exit codes are promised in the page and in the help.
 test_number=$((test_number + 1))
 if "$builddir/pgx_keystore" --help | grep -q 'Exit status: 0 done, 1 failed, 2 passphrase wrong'; then
@@ -74,10 +81,11 @@ else
 	failed=1
 fi
 
-for page in pgx_keystore.1 pgx_encrypt.1 pgx-initdb.1 pgx-pg_ctl.1 pgx_servers.conf.5; do
+for page in pgx_keystore.1 pgx_encrypt.1 pgx-initdb.1 pgx-pg_ctl.1 pgx_servers.conf.5 pgx_dmpall.1 \
+	pgx_walcopy.1 pgx_backup.5; do
 	for section in NAME 'EXIT STATUS' ENVIRONMENT FILES EXAMPLES 'SEE ALSO' CAVEATS; do
 		case $page,$section in
-			pgx_servers.conf.5,E[XN][IV]*) continue ;;	# no program, no exit status
+			*.5,E[XN][IV]*) continue ;;	# no program, no exit status
 		esac
 		test_number=$((test_number + 1))
 		if grep -q "^\.Sh $section\$" "$srcdir/man/$page"; then
