@@ -243,6 +243,7 @@ open_at_start(int pipe)
 	{
 		pgx_open_keytable(kt, ks);
 		pgx_publish_keys(kt);
+		pgx_check_tablespaces();
 		atomic_store(&pgx_io->shared->wal_on, 1);
 	}
 	pgx_note_open(ks, by);

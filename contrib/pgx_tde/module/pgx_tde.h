@@ -72,6 +72,9 @@ extern bool pgx_only_prints_setting(void);
 extern void pgx_start_io_layer(void);
 extern void pgx_install_wire(void);
 
+/* guard.c */
+extern void pgx_check_tablespaces(void);
+
 /* opening.c */
 extern void pgx_open_at_start(void);
 extern void pgx_note_open(keystore *ks, PgxOpenedBy by);
