@@ -551,6 +551,123 @@ START_TEST(test_reader_and_writers)
 }
 END_TEST
 
+#define CHANGES 20
+#define READERS 50
+
+/* One change under the lock: what every command does. */
+static enum keystore_status
+change(keystore *ks, const char *origin)
+{
+	enum keystore_status status;
+	uint32_t	id;
+	int			lock = -1;
+
+	status = keystore_lock(ks, ks_path, 120000, &lock);
+	if (status == KEYSTORE_OK)
+		status = keystore_load(ks, ks_path);
+	if (status == KEYSTORE_OK)
+		status = keystore_open_passphrase(ks, PASS, strlen(PASS));
+	if (status == KEYSTORE_OK)
+		status = keystore_add_master_key(ks, origin, &id);
+	if (status == KEYSTORE_OK)
+		status = keystore_store(ks, ks_path);
+	keystore_unlock(lock);
+	return status;
+}
+
+/* Reads until the pipe tells that the writers are through.  Not one torn read, never back in time. */
+static int
+read_until_closed(int fd)
+{
+	keystore   *ks = keystore_new();
+	uint64_t	seen = 0;
+	char		c;
+
+	do
+	{
+		enum keystore_status status = keystore_load(ks, ks_path);
+
+		if (status != KEYSTORE_OK || keystore_get_generation(ks) < seen)
+		{
+			fprintf(stderr, "reader: status %d: %s\n", (int) status, keystore_errmsg(ks));
+			return 1;
+		}
+		seen = keystore_get_generation(ks);
+	} while (read(fd, &c, 1) < 0);
+	keystore_free(&ks);
+	return 0;
+}
+
+/* Two writers that lock, and 50 readers: no change is lost, no read is torn. */
+START_TEST(test_no_lost_change)
+{
+	keystore   *ks = ks_make_stored();
+	pid_t		writers[2];
+	pid_t		readers[READERS];
+	int			fds[2];
+	int			status;
+	size_t		of_writer[2] = {0, 0};
+
+	ck_assert_int_eq(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0);
+	for (int i = 0; i < READERS; i++)
+	{
+		readers[i] = fork();
+		ck_assert_int_ge(readers[i], 0);
+		if (readers[i] == 0)
+		{
+			close(fds[1]);
+			_exit(read_until_closed(fds[0]));
+		}
+	}
+	for (int i = 0; i < 2; i++)
+	{
+		writers[i] = fork();
+		ck_assert_int_ge(writers[i], 0);
+		if (writers[i] == 0)
+		{
+			close(fds[1]);
+			for (int j = 0; j < CHANGES; j++)
+			{
+				if (change(ks, i == 0 ? "first" : "second") != KEYSTORE_OK)
+				{
+					fprintf(stderr, "writer: %s\n", keystore_errmsg(ks));
+					_exit(1);
+				}
+			}
+			_exit(0);
+		}
+	}
+	for (int i = 0; i < 2; i++)
+	{
+		ck_assert_int_eq(waitpid(writers[i], &status, 0), writers[i]);
+		ck_assert_int_eq(status, 0);
+	}
+	close(fds[1]);
+	for (int i = 0; i < READERS; i++)
+	{
+		ck_assert_int_eq(waitpid(readers[i], &status, 0), readers[i]);
+		ck_assert_int_eq(status, 0);
+	}
+	close(fds[0]);
+
+	assert_ok(ks, keystore_load(ks, ks_path));
+	assert_ok(ks, keystore_open_passphrase(ks, PASS, strlen(PASS)));
+	ck_assert_uint_eq(keystore_get_generation(ks), 1 + 2 * CHANGES);
+	ck_assert_uint_eq(keystore_key_count(ks), 1 + 2 * CHANGES);
+	for (size_t i = 0; i < keystore_key_count(ks); i++)
+	{
+		struct keystore_key_info info;
+
+		assert_ok(ks, keystore_get_key_info(ks, i, &info));
+		of_writer[0] += strcmp(info.origin, "first") == 0;
+		of_writer[1] += strcmp(info.origin, "second") == 0;
+	}
+	ck_assert_uint_eq(of_writer[0], CHANGES);
+	ck_assert_uint_eq(of_writer[1], CHANGES);
+	keystore_free(&ks);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -585,6 +702,7 @@ main(void)
 	tcase_add_test(tc, test_lock_waits);
 	tcase_add_test(tc, test_lock_unsafe);
 	tcase_add_test(tc, test_reader_and_writers);
+	tcase_add_test(tc, test_no_lost_change);
 	suite_add_tcase(suite, tc);
 	return ks_run(suite);
 }

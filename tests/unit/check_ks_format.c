@@ -513,6 +513,150 @@ START_TEST(test_bad_body)
 }
 END_TEST
 
+/* ---- a file with one of everything --------------------------------------------------- */
+
+/* Slots of two functions, a recovery key, keys in all states, a former KSK. */
+START_TEST(test_alter_all_kinds)
+{
+	keystore   *ks = keystore_new();
+	size_t		len;
+	uint8_t    *good = ks_read_data("v2.ks", &len);
+	uint8_t    *buf = malloc(len + 1);
+
+	ck_assert_ptr_nonnull(buf);
+	for (size_t i = 0; i < len; i++)
+	{
+		enum keystore_status status;
+
+		memcpy(buf, good, len);
+		buf[i] ^= 0x04;
+		ck_assert_int_eq(keystore_load_bytes(ks, buf, len, "K"),
+						 i < 8 ? KEYSTORE_EFORMAT : KEYSTORE_EDAMAGED);
+		if (i >= len - KSI_DIGEST_LEN)
+			continue;
+		ks_redigest(buf, len);
+		status = load_and_open(ks, buf, len);
+		ck_assert_msg(status == KEYSTORE_EFORMAT || status == KEYSTORE_EVERSION ||
+					  status == KEYSTORE_EDAMAGED || status == KEYSTORE_EPASSPHRASE ||
+					  status == KEYSTORE_EKDF, "byte %zu: status %d", i, (int) status);
+		ck_assert(!keystore_is_open(ks));
+		/* Other custodians' slots are none of this one's, and yet the body vouches for them. */
+		if (i >= SLOT + 196 && status == KEYSTORE_EPASSPHRASE)
+			ck_abort_msg("byte %zu: wrong passphrase", i);
+	}
+	for (size_t cut = 0; cut < len; cut++)
+	{
+		memcpy(buf, good, cut);
+		assert_status(ks, keystore_load_bytes(ks, buf, cut, "K"), KEYSTORE_EDAMAGED);
+		if (cut < KSI_DIGEST_LEN + 10)
+			continue;
+		ks_redigest(buf, cut);
+		ck_assert_int_ne(keystore_load_bytes(ks, buf, cut, "K"), KEYSTORE_OK);
+	}
+
+	/* The recovery slot and a passphrase's change places. */
+	memcpy(buf, good, len);
+	memcpy(buf + SLOT, good + SLOT + 2 * 196, 196);
+	memcpy(buf + SLOT + 2 * 196, good + SLOT, 196);
+	ks_redigest(buf, len);
+	assert_fails(ks, load_and_open(ks, buf, len), KEYSTORE_EDAMAGED, ALTERED);
+	free(good);
+	free(buf);
+	keystore_free(&ks);
+}
+END_TEST
+
+/* Offsets in the plaintext of a body with two keys and one former KSK. */
+#define KEY(i)			(4 + 224 * (i))
+#define FORMERS			KEY(2)
+
+static const struct
+{
+	const char *name;
+	size_t		offset;
+	const char *bytes;
+	size_t		count;
+	const char *message;		/* NULL: it opens */
+}			limits[] =
+{
+	{"nothing", 0, BYTES(""), NULL},
+	{"no key", 0, BYTES("\0\0\0\0"), CORRUPTED("invalid number of keys")},
+	{"one key less", 0, BYTES("\0\0\0\1"), CORRUPTED("invalid number of keys")},
+	{"one key more", 0, BYTES("\0\0\0\3"), CORRUPTED("invalid number of keys")},
+	{"4097 keys", 0, BYTES("\0\0\x10\1"), CORRUPTED("invalid number of keys")},
+	{"all keys", 0, BYTES("\xff\xff\xff\xff"), CORRUPTED("invalid number of keys")},
+	{"highest number", KEY(1), BYTES("\xff\xff\xff\xff"), NULL},
+	{"number zero", KEY(0), BYTES("\0\0\0\0"), CORRUPTED("keys are not in ascending order")},
+	{"state zero", KEY(0) + 4, BYTES("\0\0"), CORRUPTED("unknown key state")},
+	{"compromised", KEY(0) + 4, BYTES("\0\4"), NULL},
+	{"state 5", KEY(0) + 4, BYTES("\0\5"), CORRUPTED("unknown key state")},
+	{"highest state", KEY(0) + 4, BYTES("\xff\xff"), CORRUPTED("unknown key state")},
+	{"destroyed with its bytes", KEY(0) + 4, BYTES("\0\3"), CORRUPTED("a destroyed key has bytes")},
+	{"flags", KEY(0) + 6, BYTES("\0\1"), CORRUPTED("unknown key flags")},
+	{"last time", KEY(0) + 8, BYTES("\x7f\xff\xff\xff\xff\xff\xff\xff"), NULL},
+	{"first time", KEY(0) + 8, BYTES("\x80\0\0\0\0\0\0\0"), NULL},
+	{"origin without end", KEY(0) + 48,
+	BYTES("1234567890123456789012345678901234567890123456789012345678901234"),
+	CORRUPTED("invalid origin of a key")},
+	{"label without end", KEY(0) + 112,
+	BYTES("1234567890123456789012345678901234567890123456789012345678901234"),
+	CORRUPTED("invalid label of a key")},
+	{"other identity", KEY(0) + 208, BYTES("\xff\xff\xff\xff"), NULL},
+	{"no former", FORMERS, BYTES("\0\0\0\0"), CORRUPTED("invalid number of keys")},
+	{"one former more", FORMERS, BYTES("\0\0\0\2"), CORRUPTED("invalid number of keys")},
+	{"65 formers", FORMERS, BYTES("\0\0\0\x41"), CORRUPTED("invalid number of former keystore keys")},
+	{"all formers", FORMERS, BYTES("\xff\xff\xff\xff"),
+	CORRUPTED("invalid number of former keystore keys")},
+};
+
+/* Each field of the history at its limits, sealed with the right key. */
+START_TEST(test_limits)
+{
+	keystore   *ks = ks_make();
+	keystore   *other = keystore_new();
+	const struct keystore_passphrase pass = {PASS, strlen(PASS)};
+	struct keystore_slot_info dropped[KEYSTORE_MAX_SLOTS];
+	uint8_t		envelope[KEYSTORE_ENVELOPE_LEN];
+	uint8_t		key[KEYSTORE_KEY_LEN];
+	uint8_t    *plain,
+			   *buf;
+	size_t		len,
+				count;
+	uint32_t	id;
+	enum keystore_status status;
+
+	assert_ok(ks, keystore_add_master_key(ks, "test", &id));
+	assert_ok(ks, keystore_rekey(ks, &pass, 1, envelope, dropped, &count));
+	assert_ok(ks, keystore_serialize(ks, &buf, &len));
+	ck_assert_uint_eq(ks->layout.body_len, FORMERS + 4 + 40);
+	plain = malloc(ks->layout.body_len);
+	ck_assert_ptr_nonnull(plain);
+	ck_assert_int_eq(ksi_hkdf(ks->ksk.ptr, KEYSTORE_KEY_LEN, ks->header.uuid, KEYSTORE_UUID_LEN,
+							  (const uint8_t *) KSI_INFO_BODY, strlen(KSI_INFO_BODY), key,
+							  sizeof(key)), KSI_CRYPTO_OK);
+	ck_assert_int_eq(ksi_gcm_open(key, buf + ks->layout.iv_off, buf, ks->layout.header_len,
+								  buf + ks->layout.body_off, ks->layout.body_len, plain,
+								  buf + ks->layout.tag_off), KSI_CRYPTO_OK);
+	memcpy(plain + limits[_i].offset, limits[_i].bytes, limits[_i].count);
+	ck_assert_int_eq(ksi_gcm_seal(key, buf + ks->layout.iv_off, buf, ks->layout.header_len, plain,
+								  ks->layout.body_len, buf + ks->layout.body_off,
+								  buf + ks->layout.tag_off), KSI_CRYPTO_OK);
+	ks_redigest(buf, len);
+	status = load_and_open(other, buf, len);
+	if (limits[_i].message == NULL)
+		ck_assert_msg(status == KEYSTORE_OK, "%s: %s", limits[_i].name, keystore_errmsg(other));
+	else
+	{
+		ck_assert_msg(status == KEYSTORE_EDAMAGED, "%s: status %d", limits[_i].name, (int) status);
+		ck_assert_str_eq(keystore_errmsg(other), limits[_i].message);
+	}
+	free(plain);
+	free(buf);
+	keystore_free(&ks);
+	keystore_free(&other);
+}
+END_TEST
+
 START_TEST(test_too_large)
 {
 	keystore   *ks = keystore_new();
@@ -578,6 +722,8 @@ main(void)
 	tcase_add_test(tc, test_swap_slots);
 	tcase_add_test(tc, test_slack_after_slots);
 	tcase_add_loop_test(tc, test_bad_body, 0, (int) (sizeof(bad_bodies) / sizeof(bad_bodies[0])));
+	tcase_add_test(tc, test_alter_all_kinds);
+	tcase_add_loop_test(tc, test_limits, 0, (int) (sizeof(limits) / sizeof(limits[0])));
 	tcase_add_test(tc, test_too_large);
 	tcase_add_test(tc, test_auto_open_damage);
 	suite_add_tcase(suite, tc);
