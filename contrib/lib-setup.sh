@@ -23,7 +23,7 @@ fi
 
 # The one place that lists what Debian has to provide.
 setup_build_packages="build-essential autoconf automake libtool pkg-config libssl-dev libpq-dev
-	check libjansson-dev libtss2-dev postgresql-$setup_major postgresql-client-$setup_major
+	check libjansson-dev libtss2-dev libzstd-dev liblz4-dev postgresql-$setup_major postgresql-client-$setup_major
 	postgresql-server-dev-$setup_major procps"
 setup_test_packages="libipc-run-perl libio-pty-perl openssh-server openssh-client mandoc python3 strace gdb
 	python3-cryptography swtpm"
