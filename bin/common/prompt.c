@@ -302,6 +302,29 @@ pgx_passphrase_read(const char *file, const char *prompt, const char *again,
 	return ok;
 }
 
+bool
+pgx_passphrase_read_more(const char *prompt, struct pgx_passphrase *ret_passphrase, bool *ret_got)
+{
+	enum line_result result;
+
+	memset(ret_passphrase, 0, sizeof(*ret_passphrase));
+	pgx_secret_lock(ret_passphrase, sizeof(*ret_passphrase));
+	if (pgx_prompt_interactive())
+		result = ask(prompt, ret_passphrase);
+	else
+	{
+		memset((void *) signal_seen, 0, sizeof(signal_seen));
+		result = read_line(STDIN_FILENO, ret_passphrase);
+	}
+	if (result != LINE_OK && result != LINE_EOF)
+	{
+		pgx_log_error("could not read the passphrase: %m");
+		return false;
+	}
+	*ret_got = result == LINE_OK && ret_passphrase->len > 0;
+	return true;
+}
+
 void
 pgx_secret_lock(void *p, size_t len)
 {

@@ -37,6 +37,13 @@ extern bool pgx_passphrase_read(const char *file, const char *prompt, const char
 								struct pgx_passphrase *ret_passphrase);
 
 /*
+ * Read one more passphrase, from the terminal or standard input, of an unknown number: an empty one, or the end
+ * of the input, is the end of them, and *ret_got is false.  On false the reason has been said.
+ */
+extern bool pgx_passphrase_read_more(const char *prompt, struct pgx_passphrase *ret_passphrase,
+									 bool *ret_got);
+
+/*
  * Try to keep the pages of a secret out of swap.  Failing is no error: the
  * process is short-lived, and RLIMIT_MEMLOCK may be 0.
  */

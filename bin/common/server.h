@@ -25,4 +25,10 @@ extern char *pgx_server_setting(const char *postgres, const char *pgdata, char *
 extern char *pgx_server_keystore_location(const char *postgres, const char *pgdata,
 										  char *const *words, size_t n_words);
 
+/*
+ * The data directory of a running server of this user whose keystore is in this directory, or NULL if none is known;
+ * the caller frees it.  What runs as another user or in another container cannot be seen.
+ */
+extern char *pgx_server_using_keystore(const char *keystore_dir);
+
 #endif							/* PGX_SERVER_H */

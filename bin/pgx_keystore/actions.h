@@ -73,6 +73,16 @@ extern int	action_receive(const struct options *opts, int n_args, char **args);
 
 extern int	action_status(const struct options *opts, int n_args, char **args);
 extern int	action_compare(const struct options *opts, int n_args, char **args);
+extern int	action_slot(const struct options *opts, int n_args, char **args);
+extern int	action_recovery_key(const struct options *opts, int n_args, char **args);
+extern int	action_benchmark(const struct options *opts, int n_args, char **args);
+extern int	action_keys(const struct options *opts, int n_args, char **args);
+extern int	action_rotate(const struct options *opts, int n_args, char **args);
+extern int	action_rekey(const struct options *opts, int n_args, char **args);
+extern int	action_destroy(const struct options *opts, int n_args, char **args);
+extern int	action_backup(const struct options *opts, int n_args, char **args);
+extern int	action_verify(const struct options *opts, int n_args, char **args);
+extern int	action_repair(const struct options *opts, int n_args, char **args);
 extern int	action_get_key(const struct options *opts, int n_args, char **args);
 
 /* ---- shared by the actions ------------------------------------------------ */
@@ -121,6 +131,15 @@ extern int	open_keystore(keystore *ks, const struct options *opts, const char *p
  */
 extern bool choose_kdf(const struct options *opts, struct keystore_kdf_params *params,
 					   const struct keystore_kdf_params **ret_kdf);
+
+/* The part of that which costs nothing: are the options in order?  False after a message. */
+extern bool check_kdf_options(const struct options *opts);
+
+/* "scrypt N=2^17 r=8 p=1" */
+extern void print_kdf(const struct keystore_kdf_params *kdf);
+
+/* The number that --slot gives; false after a message, also if it is missing. */
+extern bool parse_slot(const struct options *opts, uint32_t *ret_slot);
 
 /* ISO 8601 in UTC, so that two servers' outputs compare; "-" for no time.  Returns buf. */
 #define TIME_TEXT_LEN	32

@@ -24,8 +24,8 @@ _Static_assert(N_OPTS <= 64, "a set of options is one word");
 
 /* The options of each operation. */
 #define COMMON_OPTS		(BIT(OPT_VERBOSE) | BIT(OPT_CHECK_ARGS) | BIT(OPT_AUDIT_FILE))
-#define KDF_OPTS		(BIT(OPT_KDF) | BIT(OPT_KDF_COST) | BIT(OPT_KDF_TIME))
-#define OPENING_OPTS	(BIT(OPT_PASSPHRASE_FILE) | BIT(OPT_HOST_SECRET))
+#define KDF_OPTS		(BIT(OPT_KDF) | BIT(OPT_KDF_COST) | BIT(OPT_KDF_TIME) | BIT(OPT_FIPS))
+#define OPENING_OPTS	(BIT(OPT_PASSPHRASE_FILE) | BIT(OPT_HOST_SECRET) | BIT(OPT_TPM2_DEVICE))
 
 struct action
 {

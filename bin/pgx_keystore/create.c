@@ -1,6 +1,6 @@
 /*
  * create.c
- *		pgx_keystore create and passwd, and making the directory of a keystore.
+ *		pgx_keystore create, and making the directory of a keystore.
  */
 #include <config.h>
 
@@ -117,6 +117,10 @@ create_in(const struct options *opts, const char *dir, const char *path)
 	if (!is_absent(path))		/* somebody may have made it while we prompted */
 		goto out;
 	st = keystore_create(ks, pass.bytes, pass.len, kdf, "pgx_keystore");
+	if (st == KEYSTORE_OK && opts->fips)
+		st = keystore_set_fips(ks, true);
+	if (st == KEYSTORE_OK && opts->label != NULL)
+		st = keystore_set_slot_label(ks, keystore_opened_slot(ks), opts->label);
 	if (st == KEYSTORE_OK)
 		st = keystore_store(ks, path);
 	if (st != KEYSTORE_OK)
@@ -152,75 +156,5 @@ action_create(const struct options *opts, int n_args, char **args)
 	if (rc != PGX_EXIT_OK && made)
 		directory_unmake(dir);
 	free(dir);
-	return rc;
-}
-
-/*
- * The lock is taken after the prompts: a person thinking about a passphrase must
- * not keep a server from rotating its key.  So the file is read again then.
- */
-static enum keystore_status
-change_locked(keystore *ks, const char *path, const struct pgx_passphrase *old,
-			  const struct pgx_passphrase *new, const struct keystore_kdf_params *kdf)
-{
-	enum keystore_status st;
-	int			lock = -1;
-
-	st = keystore_lock(ks, path, LOCK_WAIT_MS, &lock);
-	if (st != KEYSTORE_OK)
-		return st;
-	st = keystore_load(ks, path);
-	if (st == KEYSTORE_OK)
-		st = keystore_change_passphrase(ks, old->bytes, old->len, new->bytes, new->len, kdf);
-	if (st == KEYSTORE_OK)
-		st = keystore_store(ks, path);
-	keystore_unlock(lock);
-	return st;
-}
-
-int
-action_passwd(const struct options *opts, int n_args, char **args)
-{
-	const char *path = args[0];
-	keystore   *ks = new_handle();
-	struct pgx_passphrase old;
-	struct pgx_passphrase new;
-	struct keystore_kdf_params params;
-	const struct keystore_kdf_params *kdf;
-	enum keystore_status st;
-	int			rc = PGX_EXIT_FAILURE;
-
-	memset(&old, 0, sizeof(old));
-	memset(&new, 0, sizeof(new));
-	if (!check_file_name(path) || !choose_kdf(opts, &params, &kdf))
-		goto out;
-	rc = load_keystore(ks, opts, path);
-	if (rc != PGX_EXIT_OK)
-		goto out;
-	rc = PGX_EXIT_FAILURE;
-	if (!pgx_passphrase_read(opts->passphrase_file, PGX_PROMPT, NULL, &old))
-		goto out;
-	/* A wrong passphrase is told before a new one is asked for. */
-	if ((st = keystore_open_passphrase(ks, old.bytes, old.len)) != KEYSTORE_OK)
-	{
-		rc = pgx_log_keystore(ks, st);
-		goto out;
-	}
-	if (!pgx_passphrase_read(opts->new_passphrase_file, PGX_PROMPT_NEW, PGX_PROMPT_AGAIN, &new))
-		goto out;
-	if ((st = change_locked(ks, path, &old, &new, kdf)) != KEYSTORE_OK)
-	{
-		rc = pgx_log_keystore(ks, st);
-		goto out;
-	}
-	pgx_audit_keystore(ks);
-	printf("the passphrase of keystore \"%s\" has been changed, generation %" PRIu64 "\n", path,
-		   keystore_get_generation(ks));
-	rc = PGX_EXIT_OK;
-
-out:
-	pgx_passphrase_wipe(&old);
-	pgx_passphrase_wipe(&new);
-	keystore_free(&ks);
 	return rc;
 }

@@ -31,6 +31,8 @@ struct facts
 	unsigned	file_mode;
 	unsigned	dir_mode;
 	struct keystore_auto_open_info auto_open;
+	struct keystore_backup_info backup;
+	bool		fips;
 	struct keystore_slot_info *slots;
 	size_t		n_slots;
 	struct keystore_key_info *keys; /* NULL if not asked for */
@@ -69,7 +71,10 @@ collect(keystore *ks, const char *path, struct facts *facts)
 	keystore_uuid_text(uuid, facts->uuid);
 	facts->generation = keystore_get_generation(ks);
 	facts->changed = keystore_get_changed(ks);
+	facts->fips = keystore_get_fips(ks);
 	st = keystore_auto_open_status(ks, path, &facts->auto_open);
+	if (st == KEYSTORE_OK)
+		st = keystore_last_backup(ks, path, &facts->backup);
 
 	facts->n_slots = keystore_slot_count(ks);
 	facts->slots = calloc(facts->n_slots + 1, sizeof(*facts->slots));
@@ -90,25 +95,6 @@ collect(keystore *ks, const char *path, struct facts *facts)
 }
 
 static void
-print_kdf(const struct keystore_kdf_params *kdf)
-{
-	switch (kdf->kdf)
-	{
-		case KEYSTORE_KDF_SCRYPT:
-			printf("scrypt N=2^%u r=%u p=%u", kdf->cost, kdf->block_size, kdf->parallelism);
-			return;
-		case KEYSTORE_KDF_PBKDF2_SHA512:
-			printf("pbkdf2-sha512 iterations=%u", kdf->cost);
-			return;
-		case KEYSTORE_KDF_ARGON2ID:
-			printf("argon2id passes=%u memory=%u kB lanes=%u", kdf->cost, kdf->memory_kib,
-				   kdf->parallelism);
-			return;
-	}
-	printf("unknown");
-}
-
-static void
 print_text(const struct facts *facts)
 {
 	char		when[3][TIME_TEXT_LEN];
@@ -126,6 +112,14 @@ print_text(const struct facts *facts)
 		printf("Auto-open:      enabled (%s)\n", facts->auto_open.kind);
 	else
 		printf("Auto-open:      not usable (%s): %s\n", facts->auto_open.kind, facts->auto_open.reason);
+	if (!facts->backup.known)
+		printf("Last backup:    never\n");
+	else
+		printf("Last backup:    %s, generation %" PRIu64 "%s\n", time_text(facts->backup.time, when[0]),
+			   facts->backup.generation,
+			   facts->backup.current ? "" : "; not backed up since the last change");
+	if (facts->fips)
+		printf("Policy:         FIPS, PBKDF2 only\n");
 	for (i = 0; i < facts->n_slots; i++)
 	{
 		const struct keystore_slot_info *slot = &facts->slots[i];
@@ -199,13 +193,16 @@ print_json(const struct facts *facts)
 		(void) json_array_append_new(slots, json_slot(&facts->slots[i]));
 	for (i = 0; i < facts->n_keys; i++)
 		(void) json_array_append_new(keys, json_key(&facts->keys[i]));
-	root = json_pack("{s:s, s:s, s:I, s:o, s:{s:s, s:s}, s:{s:s, s:b, s:s}}",
+	root = json_pack("{s:s, s:s, s:I, s:o, s:{s:s, s:s}, s:{s:s, s:b, s:s, s:s}, s:b, s:o, s:b}",
 					 "keystore", facts->path, "uuid", facts->uuid,
 					 "generation", (json_int_t) facts->generation,
 					 "changed", json_time(facts->changed),
 					 "modes", "file", file_mode, "directory", dir_mode,
 					 "auto_open", "kind", facts->auto_open.kind, "usable", facts->auto_open.usable,
-					 "reason", facts->auto_open.reason);
+					 "reason", facts->auto_open.reason, "grade", facts->auto_open.grade,
+					 "fips", facts->fips,
+					 "last_backup", facts->backup.known ? json_time(facts->backup.time) : json_null(),
+					 "backup_current", facts->backup.current);
 	if (root == NULL || slots == NULL || keys == NULL ||
 		json_array_size(slots) != facts->n_slots || json_array_size(keys) != facts->n_keys ||
 		json_object_set(root, "slots", slots) != 0 ||

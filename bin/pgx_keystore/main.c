@@ -23,10 +23,12 @@
 #include "log.h"
 
 #define SSH_OPTS		(BIT(OPT_SSH) | BIT(OPT_SSH_OPTION) | BIT(OPT_REMOTE_COMMAND))
+#define CHANGE_OPTS		(BIT(OPT_DBNAME) | BIT(OPT_PASSPHRASE_FILE))
+#define SEAL_OPTS		(BIT(OPT_SEAL) | BIT(OPT_PCRS) | BIT(OPT_CREDENTIAL) | BIT(OPT_TPM2_DEVICE))
 #define FLEET_OPTS		(BIT(OPT_SERVERS) | BIT(OPT_TIMEOUT))
 
 static const struct action action_table[] = {
-	{"create", action_create, "create", BIT(OPT_PASSPHRASE_FILE) | KDF_OPTS, 1, 1,
+	{"create", action_create, "create", BIT(OPT_PASSPHRASE_FILE) | BIT(OPT_LABEL) | KDF_OPTS, 1, 1,
 	"FILE", "create a keystore with a first master key"},
 	{"copy", action_copy, "copy", BIT(OPT_FROM) | BIT(OPT_TO) | BIT(OPT_FORCE) | BIT(OPT_SERVERS) |
 		SSH_OPTS, 0, 0,
@@ -36,11 +38,38 @@ static const struct action action_table[] = {
 	"[--force] DIR", "store the keystore read from standard input (the far end of copy)"},
 	{"info", action_info, "open", BIT(OPT_JSON) | BIT(OPT_OPEN) | OPENING_OPTS, 1, 1,
 	"[--json] [--open] FILE", "show what a keystore says about itself"},
-	{"passwd", action_passwd, "change-passphrase",
-		BIT(OPT_PASSPHRASE_FILE) | BIT(OPT_NEW_PASSPHRASE_FILE) | KDF_OPTS, 1, 1,
-	"FILE", "change the passphrase while no server uses the keystore"},
-	{"auto-open", action_auto_open, "auto-open", OPENING_OPTS, 2, 2,
-	"enable|disable|status FILE", "control opening without a passphrase on this host"},
+	{"passwd", action_passwd, "change-passphrase", CHANGE_OPTS | BIT(OPT_NEW_PASSPHRASE_FILE) | KDF_OPTS,
+		0, 1,
+	"FILE | -d CONNINFO", "change a passphrase"},
+	{"slot", action_slot, "slot", CHANGE_OPTS | BIT(OPT_NEW_PASSPHRASE_FILE) | KDF_OPTS |
+		BIT(OPT_SLOT) | BIT(OPT_LABEL) | BIT(OPT_JSON), 1, 2,
+		"list|add|change|remove|label [--slot ID] [--label TEXT] FILE | -d CONNINFO",
+	"control who can open the keystore: one slot a custodian"},
+	{"recovery-key", action_recovery_key, "add-recovery-key", CHANGE_OPTS | KDF_OPTS |
+		BIT(OPT_LABEL) | BIT(OPT_STDOUT), 1, 2,
+		"add [--label TEXT] FILE | -d CONNINFO",
+	"make a key to be typed when every passphrase is lost"},
+	{"benchmark", action_benchmark, NULL, BIT(OPT_KDF_TIME) | BIT(OPT_JSON), 0, 0,
+		"[--kdf-time TIME]", "tell how long key derivation takes on this machine"},
+	{"keys", action_keys, "open", CHANGE_OPTS | BIT(OPT_HOST_SECRET) | BIT(OPT_JSON), 0, 1,
+	"[--json] FILE | -d CONNINFO", "list the master keys"},
+	{"rotate", action_rotate, "rotate", CHANGE_OPTS | BIT(OPT_HOST_SECRET), 0, 1,
+	"FILE | -d CONNINFO", "make a new master key the active one"},
+	{"rekey", action_rekey, "rekey", CHANGE_OPTS | BIT(OPT_HOST_SECRET) | BIT(OPT_FORCE), 0, 1,
+	"[--force] FILE | -d CONNINFO", "replace the keystore's own key, after a passphrase has leaked"},
+	{"destroy", action_destroy, "destroy", CHANGE_OPTS | BIT(OPT_PGDATA) | BIT(OPT_BACKUP) | BIT(OPT_FORCE),
+		1, 2,
+		"[-D DATADIR] [--backup-destination DIR]... [--force] KEYID FILE | -d CONNINFO",
+	"destroy a master key that nothing needs any more"},
+	{"auto-open", action_auto_open, "auto-open", OPENING_OPTS | SEAL_OPTS, 2, 2,
+		"enable|disable|status [--seal KIND] [--pcrs LIST] [--credential NAME] FILE",
+	"control opening without a passphrase on this host"},
+	{"backup", action_backup, "backup", OPENING_OPTS | BIT(OPT_TO) | BIT(OPT_OPEN), 1, 1,
+	"--to DIR [--open] FILE", "make a dated copy that is verified"},
+	{"verify", action_verify, "open", OPENING_OPTS | BIT(OPT_OPEN) | BIT(OPT_PGDATA), 1, 1,
+	"[--open] [-D DATADIR] FILE", "examine a keystore and what lies beside it"},
+	{"repair", action_repair, "repair", BIT(OPT_FROM) | BIT(OPT_FORCE), 1, 1,
+	"[--from BACKUP] [--force] FILE", "put the former file or a backup in place of a damaged keystore"},
 	{"status", action_status, NULL, FLEET_OPTS | BIT(OPT_JSON), 0, 0,
 	"[--json] [--servers FILE] [--timeout SECONDS]", "ask every server of the servers file about its keystore"},
 	{"compare", action_compare, "open", FLEET_OPTS | BIT(OPT_OPEN) | OPENING_OPTS, 2, 2,
@@ -53,7 +82,7 @@ static const struct action action_table[] = {
 		"-D DATADIR [--wal-directory DIR]... -- PROGRAM [ARGUMENT...]",
 	"run a program that reads encrypted WAL, such as pg_waldump or pg_rewind"},
 	{"--enable-auto-open", action_enable_auto_open, "enable-auto-open",
-		BIT(OPT_ENABLE_AUTO_OPEN) | OPENING_OPTS, 1, 1,
+		BIT(OPT_ENABLE_AUTO_OPEN) | OPENING_OPTS | SEAL_OPTS, 1, 1,
 	"FILE", "the same as auto-open enable FILE"},
 };
 
@@ -112,10 +141,7 @@ harden(void)
 static bool
 check_values(const struct command_line *cl)
 {
-	struct keystore_kdf_params params;
-	const struct keystore_kdf_params *kdf;
-
-	return choose_kdf(&cl->opts, &params, &kdf);
+	return (cl->seen & KDF_OPTS) == 0 || check_kdf_options(&cl->opts);
 }
 
 static int

@@ -13,7 +13,6 @@
 #include "actions.h"
 #include "audit.h"
 #include "log.h"
-#include "options.h"
 #include "prompt.h"
 
 keystore *
@@ -67,6 +66,9 @@ load_keystore(keystore *ks, const struct options *opts, const char *path)
 	pgx_audit_note("keystore", "%s", path);
 	if (opts->host_secret != NULL)
 		st = keystore_set_host_secret_path(ks, opts->host_secret);
+	/* The library reads no environment; the service manager tells us there where credentials are. */
+	if (st == KEYSTORE_OK)
+		st = keystore_set_sealer_paths(ks, opts->tpm2_device, getenv("CREDENTIALS_DIRECTORY"));
 	if (st == KEYSTORE_OK)
 		st = keystore_load(ks, path);
 	if (st != KEYSTORE_OK)
@@ -84,46 +86,6 @@ open_keystore(keystore *ks, const struct options *opts, const char *path)
 		return PGX_EXIT_OK;
 	}
 	return open_with_passphrase(ks, opts->passphrase_file);
-}
-
-/* Numbers of RFC 7914 and of the format. */
-bool
-choose_kdf(const struct options *opts, struct keystore_kdf_params *params,
-		   const struct keystore_kdf_params **ret_kdf)
-{
-	const char *name = opts->kdf_name != NULL ? opts->kdf_name : "scrypt";
-
-	*ret_kdf = NULL;
-	if (opts->kdf_name == NULL && opts->kdf_cost == NULL && opts->kdf_time == NULL)
-		return true;
-	if (strcmp(name, "scrypt") == 0)
-	{
-		*params = (struct keystore_kdf_params)
-		{
-			.kdf = KEYSTORE_KDF_SCRYPT,.cost = 17,.block_size = 8,.parallelism = 1
-		};
-		if (opts->kdf_cost != NULL &&
-			!pgx_parse_uint(opts->kdf_cost, "--kdf-cost", 10, 24, &params->cost))
-			return false;
-	}
-	else if (strcmp(name, "pbkdf2") == 0)
-	{
-		*params = (struct keystore_kdf_params)
-		{
-			.kdf = KEYSTORE_KDF_PBKDF2_SHA512,.cost = 210000
-		};
-		if (opts->kdf_cost != NULL &&
-			!pgx_parse_uint(opts->kdf_cost, "--kdf-cost", 210000, 100000000, &params->cost))
-			return false;
-	}
-	else
-	{
-		pgx_log_error("unknown key derivation \"%s\"", name);
-		pgx_log_hint("Known are \"scrypt\" and \"pbkdf2\".");
-		return false;
-	}
-	*ret_kdf = params;
-	return true;
 }
 
 const char *

@@ -124,10 +124,10 @@ my @damage = (
 		sub {
 			# A later version: everything else, the digest too, is in order.
 			my $b = substr $_[0], 0, -32;
-			substr($b, 8, 2) = pack 'n', 2;
+			substr($b, 8, 2) = pack 'n', 3;
 			return $b . sha256($b);
 		},
-		1, qr/has format version 2, but only version 1 is supported/ ],
+		1, qr/has format version 3, but only versions 1 and 2 are supported/ ],
 );
 mkdir "$top/bad", 0700;
 my $bad = "$top/bad/keystore.ks";
@@ -216,7 +216,7 @@ ok(!-e "$top/a/keystore.aks", 'nothing was written');
 cmd_ok(ks('--enable-auto-open', @host_secret, $file),
 	qr/^Automatic opening of the keystore is now enabled$/, '--enable-auto-open', stdin => "$passphrase\n");
 is(mode_of("$top/a/keystore.aks"), '0600', 'keystore.aks is 0600');
-cmd_ok(ks('auto-open', 'status', @host_secret, $file), qr/^auto-open: enabled \(host\)$/, 'status after');
+cmd_ok(ks('auto-open', 'status', @host_secret, $file), qr/^auto-open: enabled \(host\)$/m, 'status after');
 cmd_ok(ks('info', @host_secret, $file), qr/^Auto-open:\s+enabled \(host\)$/m, 'info after');
 
 mkdir "$top/moved", 0700;
@@ -227,7 +227,7 @@ like($text, qr/^auto-open: not usable \(host\): \S/, 'status of a copied keystor
 
 cmd_ok(ks('passwd', @fast, $file), qr/has been changed/, 'change the passphrase',
 	stdin => "$passphrase\nanother passphrase\n");
-cmd_ok(ks('auto-open', 'status', @host_secret, $file), qr/^auto-open: enabled \(host\)$/,
+cmd_ok(ks('auto-open', 'status', @host_secret, $file), qr/^auto-open: enabled \(host\)$/m,
 	'auto-open outlives a change of the passphrase');
 cmd_ok(ks('auto-open', 'disable', @host_secret, $file),
 	qr/^Automatic opening of the keystore is now disabled$/, 'disable');
