@@ -70,6 +70,8 @@ compare "options of pgx_walcopy" "$(help_options "$builddir/pgx_walcopy")" \
 if [ -x "$builddir/pgx_dmpall" ]; then	# not without libjansson
 	compare "options of pgx_dmpall" "$(help_options "$builddir/pgx_dmpall")" \
 		"$(man_options "$srcdir/man/pgx_dmpall.1")"
+	compare "options of pgx_rcvall" "$(help_options "$builddir/pgx_rcvall")" \
+		"$(man_options "$srcdir/man/pgx_rcvall.1")"
 fi
 
 # The exit codes are promised in the page and in the help.
@@ -81,7 +83,7 @@ else
 	failed=1
 fi
 
-for page in pgx_keystore.1 pgx_encrypt.1 pgx-initdb.1 pgx-pg_ctl.1 pgx_servers.conf.5 pgx_dmpall.1 \
+for page in pgx_keystore.1 pgx_encrypt.1 pgx-initdb.1 pgx-pg_ctl.1 pgx_servers.conf.5 pgx_dmpall.1 pgx_rcvall.1 \
 	pgx_walcopy.1 pgx_backup.5; do
 	for section in NAME 'EXIT STATUS' ENVIRONMENT FILES EXAMPLES 'SEE ALSO' CAVEATS; do
 		case $page,$section in

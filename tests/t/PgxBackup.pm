@@ -17,7 +17,7 @@ use PgxTde;
 
 our @EXPORT = qw(
   backup_primary area_dir dmpall dmpall_ok backups_of newest_backup backup_info restored
-  fill_tablespaces start_dmpall
+  fill_tablespaces start_dmpall rcvall
 );
 
 # The backup area of a server; it exists and is 0700.
@@ -81,6 +81,17 @@ sub dmpall_ok
 	my ($rc, $out, $err) = dmpall($node, @options);
 	return ok($rc == 0 && $out eq "backup of database and configuration files completed successfully\n",
 		"pgx_dmpall @options") || diag("$rc, $out, $err");
+}
+
+# pgx_rcvall for a server's data directory; returns exit code, standard output, standard error.  The first option may
+# be a reference to what it reads from standard input.
+sub rcvall
+{
+	my ($node, @options) = @_;
+	my $stdin = ref $options[0] ? ${ shift @options } : '';
+	local %ENV = $node->_get_env();
+	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER PGDATA)};
+	return run_program([ 'pgx_rcvall', '-D', $node->data_dir, @options ], stdin => $stdin, timeout => 300);
 }
 
 # Start it and return the IPC::Run handle.
