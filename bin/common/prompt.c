@@ -4,12 +4,15 @@
  *
  * The terminal part must leave the terminal as it was whatever ends it, and
  * must not lose a signal: handlers only note what came; once the echo is back, each
- * signal is sent again under its former disposition.
+ * signal is sent again under its former disposition.  While the echo is off, signals
+ * are let in only inside ppoll(): one that came just before a read() would be noted,
+ * and the read would wait for a line all the same.
  */
 #include <config.h>
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,12 +66,21 @@ any_signal_seen(void)
 	return false;
 }
 
+/* Wait for input with the signals of wait_mask let in (NULL: do not wait); false: errno. */
+static bool
+wait_for_input(int fd, const sigset_t *wait_mask)
+{
+	struct pollfd poller = {.fd = fd, .events = POLLIN};
+
+	return wait_mask == NULL || ppoll(&poller, 1, NULL, wait_mask) >= 0;
+}
+
 /*
  * Read one line, byte by byte so that what follows it stays for the next reader
  * of the descriptor.  The rest of an overlong line is read and dropped.
  */
 static enum line_result
-read_line(int fd, struct pgx_passphrase *pass)
+read_line(int fd, const sigset_t *wait_mask, struct pgx_passphrase *pass)
 {
 	size_t		len = 0;
 	bool		any = false;
@@ -76,7 +88,7 @@ read_line(int fd, struct pgx_passphrase *pass)
 
 	for (;;)
 	{
-		ssize_t		n = read(fd, &c, 1);
+		ssize_t		n = wait_for_input(fd, wait_mask) ? read(fd, &c, 1) : -1;
 
 		if (n < 0 && errno == EINTR && !any_signal_seen())
 			continue;
@@ -133,6 +145,8 @@ ask_once(int in, int out, const char *prompt, struct pgx_passphrase *pass)
 	struct sigaction old_act[N_CAUGHT];
 	struct termios old_mode;
 	struct termios mode;
+	sigset_t	held;
+	sigset_t	old_mask;
 	enum line_result result = LINE_FAILED;
 	int			save_errno;
 	size_t		i;
@@ -140,11 +154,16 @@ ask_once(int in, int out, const char *prompt, struct pgx_passphrase *pass)
 	memset(&act, 0, sizeof(act));
 	sigemptyset(&act.sa_mask);
 	act.sa_handler = note_signal;	/* no SA_RESTART: the read must return */
+	sigemptyset(&held);
 	for (i = 0; i < N_CAUGHT; i++)
 	{
 		signal_seen[i] = 0;
 		(void) sigaction(caught_signals[i], &act, &old_act[i]);
+		/* The two of terminal access interrupt the calls that cause them; held back, they would not. */
+		if (caught_signals[i] != SIGTTIN && caught_signals[i] != SIGTTOU)
+			sigaddset(&held, caught_signals[i]);
 	}
+	(void) sigprocmask(SIG_BLOCK, &held, &old_mask);
 
 	if (tcgetattr(in, &old_mode) == 0)
 	{
@@ -153,7 +172,7 @@ ask_once(int in, int out, const char *prompt, struct pgx_passphrase *pass)
 		if (tcsetattr(in, TCSAFLUSH, &mode) == 0)
 		{
 			if (write_text(out, prompt))
-				result = read_line(in, pass);
+				result = read_line(in, &old_mask, pass);
 			save_errno = errno;
 			/* The user's return key was not echoed; a failed restore has no better end than trying. */
 			(void) write_text(out, "\n");
@@ -166,6 +185,8 @@ ask_once(int in, int out, const char *prompt, struct pgx_passphrase *pass)
 	}
 
 	save_errno = errno;
+	/* What is still held back is noted now, while the handlers are in place. */
+	(void) sigprocmask(SIG_SETMASK, &old_mask, NULL);
 	for (i = 0; i < N_CAUGHT; i++)
 		(void) sigaction(caught_signals[i], &old_act[i], NULL);
 	for (i = 0; i < N_CAUGHT; i++)
@@ -238,7 +259,7 @@ static bool
 from_stdin(struct pgx_passphrase *pass)
 {
 	memset((void *) signal_seen, 0, sizeof(signal_seen));
-	switch (read_line(STDIN_FILENO, pass))
+	switch (read_line(STDIN_FILENO, NULL, pass))
 	{
 		case LINE_OK:
 			return true;
@@ -314,7 +335,7 @@ pgx_passphrase_read_more(const char *prompt, struct pgx_passphrase *ret_passphra
 	else
 	{
 		memset((void *) signal_seen, 0, sizeof(signal_seen));
-		result = read_line(STDIN_FILENO, ret_passphrase);
+		result = read_line(STDIN_FILENO, NULL, ret_passphrase);
 	}
 	if (result != LINE_OK && result != LINE_EOF)
 	{

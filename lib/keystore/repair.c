@@ -14,7 +14,7 @@
 
 #include "ksi.h"
 
-#define NAME_TRIES			100
+#define NAME_TRIES			10000
 
 /* Give what is there another name too.  *ret_kept is malloc'ed, and NULL if there is nothing. */
 static enum keystore_status

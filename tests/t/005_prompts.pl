@@ -83,8 +83,8 @@ sub prompted
 # The end, and what was said after the last forget().
 sub finish
 {
-	my ($t) = @_;
-	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+	my ($t, $seconds) = @_;
+	my $end = time + ($seconds // $PostgreSQL::Test::Utils::timeout_default);
 	my $status;
 	while (time < $end)
 	{
@@ -190,6 +190,21 @@ for my $sig (qw(TERM HUP))
 	kill $sig, $t->{pid};
 	($rc) = finish($t);
 	is($rc, 'signal ' . ($sig eq 'TERM' ? 15 : 1), "$sig: ends by that signal");
+}
+
+# Nor is a signal lost that comes as soon as the prompt is there, before anything is read.
+{
+	my $ended = 0;
+	for (1 .. 40)
+	{
+		$t = start(@info);
+		expect($t, qr/Enter the passphrase: $/) or last;
+		kill 'TERM', $t->{pid};
+		($rc) = finish($t, 5);
+		last if $rc ne 'signal 15';
+		$ended++;
+	}
+	is($ended, 40, 'a signal right after the prompt ends it, 40 times');
 }
 
 # Stopped and continued, it asks again, with the echo on in between.

@@ -192,7 +192,7 @@ refused_keystore('wrong magic', sealed(flipped($good_ks, 0)), qr/FATAL:  file "\
 	my $future = $good_ks;
 	substr($future, 8, 2) = pack 'n', 99;
 	refused_keystore('unknown version', sealed($future),
-		qr/FATAL:  keystore "\Q$ks\E" has format version 99, but only version 1 is supported/,
+		qr/FATAL:  keystore "\Q$ks\E" has format version 99, but only versions 1 and 2 are supported/,
 		qr/HINT:  Use the version that wrote the keystore, or a later one\./);
 }
 refused(

@@ -200,7 +200,7 @@ START_TEST(lengths)
 		3 * TDE_STREAM_CHUNK, 3 * TDE_STREAM_CHUNK + 12345
 	};
 	size_t		len = lens[_i];
-	uint8_t    *plain = malloc(len + 1);
+	uint8_t    *plain = calloc(1, len + 1);
 	struct tde_stream_info info;
 	uint8_t    *one;
 	uint8_t    *two;
