@@ -196,17 +196,19 @@ has_part(const struct pgx_backup *backup, const char *relative, char **ret_reaso
 	return there;
 }
 
-/* Is there what backup_info.json promises?  Content is for the manifest to tell. */
+/* Is there what backup_info.json promises?  Content is for the manifest, or a packed file's tags, to tell. */
 static bool
 has_parts(const struct pgx_backup *backup, char **ret_reason)
 {
 	const struct pgx_backup_info *info = &backup->info;
 
+	if (info->keystore_copy != NULL && !has_part(backup, info->keystore_copy, ret_reason))
+		return false;
+	if (info->packed)
+		return has_part(backup, PGX_BACKUP_PACK, ret_reason);
 	if (!took_by_copy_command(info, "pg_data") && !has_part(backup, PGX_BACKUP_DATA "/PG_VERSION", ret_reason))
 		return false;
 	if (info->has_manifest && !has_part(backup, PGX_BACKUP_DATA "/backup_manifest", ret_reason))
-		return false;
-	if (info->keystore_copy != NULL && !has_part(backup, info->keystore_copy, ret_reason))
 		return false;
 	for (size_t i = 0; i < info->n_tablespaces; i++)
 	{

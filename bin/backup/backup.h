@@ -9,6 +9,7 @@
  *			backup_info.json			what it is; written last
  *			data/						the data directory, with backup_manifest (plain pg_basebackup output)
  *			tablespaces/OID/			each tablespace's location
+ *			data.pgxpack				with --compress: both of these in one sealed file, pgx_backup_stream(5)
  *			conf/						configuration files, also those from outside the data directory
  *			keystore/keystore.ks		copy of the keystore as it was after the copying (ciphertext)
  *			wal/						segments from begin to end, where data/pg_wal does not have them
@@ -45,6 +46,8 @@
 #define PGX_BACKUP_CONF			"conf"
 #define PGX_BACKUP_KEYSTORE		"keystore"
 #define PGX_BACKUP_WAL			"wal"
+#define PGX_BACKUP_PACK			"data.pgxpack"
+#define PGX_BACKUP_PACK_ID_LEN	16
 #define PGX_BACKUP_MARKER		"INCOMPLETE"	/* in a directory whose content may go */
 #define PGX_BACKUP_SUFFIX		".incomplete"
 #define PGX_BACKUP_INFO_FORMAT	1
@@ -83,14 +86,14 @@ struct pgx_backup_info
 {
 	char	   *label;			/* --label, or "" */
 	char	   *tool;			/* program and version that wrote it */
-	char	   *method;			/* "pg_basebackup" or "copy_command" */
-	char	   *compression;	/* "none" */
+	char	   *method;			/* "pg_basebackup", "packed" or "copy_command" */
+	char	   *compression;	/* "none", "zstd" or "lz4" */
 	char	   *system_identifier;	/* of the server, decimal */
 	uint32_t	server_version; /* as server_version_num */
 	uint32_t	wal_segment_size;	/* bytes */
 	bool		data_checksums;
 	bool		from_standby;
-	bool		has_manifest;	/* data/backup_manifest is there */
+	bool		has_manifest;	/* data/backup_manifest is there, or in the packed file */
 
 	int64_t		start_time;		/* seconds since 1970, UTC */
 	int64_t		end_time;
@@ -108,6 +111,12 @@ struct pgx_backup_info
 	struct pgx_backup_conf *confs;
 	size_t		n_confs;
 
+	/* With method "packed": data and tablespaces are in one sealed file, see pack.h. */
+	bool		packed;
+	uint8_t		pack_id[PGX_BACKUP_PACK_ID_LEN];	/* what that file must say of itself */
+	uint32_t	pack_master_key;	/* whose data key it has; among master_keys too */
+	uint64_t	pack_data_size; /* bytes of all files in it */
+
 	/* With a copy command: what it took ("pg_data", tablespace names), and its own file, else NULL. */
 	char	  **resources;
 	size_t		n_resources;
@@ -118,7 +127,7 @@ struct pgx_backup_info
 	char	   *keystore_location;	/* directory on the server that was backed up, or NULL */
 	char	   *keystore_copy;	/* relative to the backup's directory; NULL if none was kept */
 	uint64_t	keystore_generation;	/* after the copying; that of the copy if there is one */
-	uint32_t   *master_keys;	/* ids that data and WAL from start_lsn to end_lsn need, ascending */
+	uint32_t   *master_keys;	/* ids that data, WAL from start_lsn to end_lsn and a packed file need, ascending */
 	size_t		n_master_keys;
 };
 

@@ -198,6 +198,40 @@ read_copy_command(struct reader *r, json_t *root, struct pgx_backup_info *info)
 	}
 }
 
+/* 32 hexadecimal digits. */
+static void
+get_pack_id(struct reader *r, json_t *pack, struct pgx_backup_info *info)
+{
+	char	   *text = get_string(r, pack, "id");
+
+	if (strlen(text) != 2 * PGX_BACKUP_PACK_ID_LEN ||
+		strspn(text, "0123456789abcdef") != 2 * PGX_BACKUP_PACK_ID_LEN)
+		bad(r, "member \"%s\" is not a packed file's id", "id");
+	else
+	{
+		for (size_t i = 0; i < PGX_BACKUP_PACK_ID_LEN; i++)
+		{
+			char		digits[3] = {text[2 * i], text[2 * i + 1], '\0'};
+
+			info->pack_id[i] = (uint8_t) strtoul(digits, NULL, 16);
+		}
+	}
+	free(text);
+}
+
+static void
+read_packed(struct reader *r, json_t *root, struct pgx_backup_info *info)
+{
+	json_t	   *pack = json_object_get(root, "packed");
+
+	if (pack == NULL || json_is_null(pack))
+		return;
+	info->packed = true;
+	get_pack_id(r, pack, info);
+	info->pack_master_key = (uint32_t) get_number(r, pack, "master_key", 1, UINT32_MAX);
+	info->pack_data_size = get_number(r, pack, "data_size", 0, INT64_MAX);
+}
+
 static void
 read_keystore(struct reader *r, json_t *root, struct pgx_backup_info *info)
 {
@@ -266,6 +300,7 @@ read_all(struct reader *r, json_t *root, struct pgx_backup_info *info)
 	read_wal_range(r, root, info);
 	read_tablespaces(r, root, info);
 	read_confs(r, root, info);
+	read_packed(r, root, info);
 	read_copy_command(r, root, info);
 	read_keystore(r, root, info);
 }
@@ -398,6 +433,19 @@ json_copy_command(const struct pgx_backup_info *info)
 }
 
 static json_t *
+json_packed(const struct pgx_backup_info *info)
+{
+	char		id[2 * PGX_BACKUP_PACK_ID_LEN + 1];
+
+	if (!info->packed)
+		return json_null();
+	for (size_t i = 0; i < PGX_BACKUP_PACK_ID_LEN; i++)
+		snprintf(id + 2 * i, 3, "%02x", info->pack_id[i]);
+	return json_pack("{s:s, s:I, s:I}", "id", id, "master_key", (json_int_t) info->pack_master_key,
+					 "data_size", (json_int_t) info->pack_data_size);
+}
+
+static json_t *
 json_keystore(const struct pgx_backup_info *info)
 {
 	json_t	   *array;
@@ -435,7 +483,7 @@ static json_t *
 json_info(const struct pgx_backup_info *info)
 {
 	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:b, s:o, s:o, s:I, s:s, s:s?,"
-					 " s:o, s:o, s:o, s:o, s:o}",
+					 " s:o, s:o, s:o, s:o, s:o, s:o}",
 					 "format", PGX_BACKUP_INFO_FORMAT, "status", "COMPLETE", "label", info->label,
 					 "tool", info->tool, "method", info->method, "compression", info->compression,
 					 "system_identifier", info->system_identifier,
@@ -446,7 +494,8 @@ json_info(const struct pgx_backup_info *info)
 					 "size", (json_int_t) info->size, "data_directory", info->data_directory,
 					 "wal_directory", info->wal_directory, "wal", json_wal(info),
 					 "tablespaces", json_tablespaces(info), "configuration_files", json_confs(info),
-					 "copy_command", json_copy_command(info), "keystore", json_keystore(info));
+					 "packed", json_packed(info), "copy_command", json_copy_command(info),
+					 "keystore", json_keystore(info));
 }
 
 bool

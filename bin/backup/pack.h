@@ -20,12 +20,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backup.h"
 #include "keystore.h"
 
-#define PGX_PACK_NAME		"data.pgxpack"	/* in a backup's directory, instead of data/ and tablespaces/ */
+#define PGX_PACK_NAME		PGX_BACKUP_PACK /* in a backup's directory, instead of data/ and tablespaces/ */
 #define PGX_PACK_SUFFIX		".partial"	/* while it is being written */
 #define PGX_PACK_MAX_JOBS	64
-#define PGX_PACK_ID_LEN		16
+#define PGX_PACK_ID_LEN		PGX_BACKUP_PACK_ID_LEN
 
 /* Numbers are on disk. */
 enum pgx_pack_codec

@@ -42,7 +42,7 @@ mapping(const char *from, const char *to)
 }
 
 static bool
-run_pg_basebackup(const struct run *run)
+run_pg_basebackup(struct run *run)
 {
 	const struct source *source = run->source;
 	const char **argv = pgx_alloc((2 * source->n_tablespaces + 24) * sizeof(*argv));
@@ -102,16 +102,14 @@ clear_attempt(const struct run *run)
  * Copy, as often as is allowed.  A tablespace that is made between our looking and the copying makes
  * pg_basebackup fail; so the list is read anew.
  */
-static bool
-copy_with_retries(struct run *run)
+bool
+copy_with_retries(struct run *run, bool (*copy) (struct run *run))
 {
 	for (uint32_t tries = 0;; tries++)
 	{
-		if (!clear_attempt(run))
-			return false;
-		if (run_pg_basebackup(run))
+		if (copy(run))
 			return true;
-		if (pgx_interrupted())
+		if (pgx_interrupted() || run->exit_code == PGX_EXIT_KEY)
 			return false;
 		if (tries == run->opts->retry)
 		{
@@ -125,6 +123,12 @@ copy_with_retries(struct run *run)
 	}
 }
 
+static bool
+copy_by_pg_basebackup(struct run *run)
+{
+	return clear_attempt(run) && run_pg_basebackup(run);
+}
+
 bool
 take_base_backup(struct run *run)
 {
@@ -135,7 +139,7 @@ take_base_backup(struct run *run)
 
 	info->method = pgx_strdup("pg_basebackup");
 	info->has_manifest = true;
-	ok = copy_with_retries(run);
+	ok = copy_with_retries(run, copy_by_pg_basebackup);
 	info->end_time = (int64_t) time(NULL);
 	ok = ok && pgx_manifest_wal_range(data, info) && pgx_wal_is_complete(wal, info) &&
 		pgx_relink_tablespaces(data);

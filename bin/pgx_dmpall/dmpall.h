@@ -12,6 +12,8 @@
 #include <libpq-fe.h>
 
 #include "backup.h"
+#include "keystore.h"
+#include "pack.h"
 
 struct options
 {
@@ -21,9 +23,16 @@ struct options
 	const char *copy_list;		/* -P */
 	const char *checkpoint;		/* "fast" or "spread" */
 	const char *label;
+	const char *passphrase_file;	/* of the keystore; NULL: auto-open, or ask */
+	const char *host_secret;
+	uint32_t	jobs;
+	enum pgx_pack_codec codec;
+	int			level;
 	uint32_t	keep;
 	uint32_t	retry;
 	uint32_t	archive_timeout;	/* seconds; 0: no limit */
+	bool		compress;		/* make a packed backup */
+	bool		ask_passphrase; /* even if the keystore could open by itself */
 	bool		exclude_copy_cluster;
 	bool		progress;
 	bool		json;
@@ -63,6 +72,8 @@ struct run
 	const struct options *opts;
 	struct source *source;
 	int			lock_fd;
+	keystore   *ks;				/* opened, for --compress; else NULL */
+	int			exit_code;		/* if it fails */
 	char	   *name;
 	char	   *dir;			/* under its incomplete name */
 	struct pgx_backup_info info;
@@ -79,6 +90,15 @@ extern PGresult *source_query(struct source *source, const char *sql, int n_para
 /* basebackup.c: the files of the cluster, through pg_basebackup */
 extern bool take_base_backup(struct run *run);
 extern bool verify_base_backup(const struct run *run);
+
+/* Have a copying done, and again if it fails, as often as --retry allows. */
+extern bool copy_with_retries(struct run *run, bool (*copy) (struct run *run));
+
+/* packed.c: the same in one sealed file.  The keystore is opened before, and closed by close_keystore(). */
+extern bool open_keystore(struct run *run);
+extern void close_keystore(struct run *run);
+extern bool take_packed_backup(struct run *run);
+extern bool verify_packed_backup(const struct run *run);
 
 /* copy_command.c: the same where the user's command copies some or all of it */
 extern bool take_by_copy_command(struct run *run, const struct pgx_backup *previous);
@@ -98,6 +118,7 @@ struct key_range
 	char		uuid[KEYSTORE_UUID_STRLEN + 1];	/* "" if there was no key table */
 };
 extern bool note_keytable(const char *data, struct key_range *range);
+extern void note_master_key(uint32_t id, struct key_range *range);
 extern bool take_keystore(struct run *run, const struct key_range *range);
 
 /* archive.c */

@@ -2,7 +2,7 @@
  * keys.c
  *		The keystore, and which master keys the backup needs.
  *
- * No key is opened here: key table and keystore say in the clear which master key and which
+ * No key is needed for that: key table and keystore say in the clear which master key and which
  * generation they are at.
  */
 #include <config.h>
@@ -21,6 +21,15 @@
 
 #define KEYTABLE		"pgx_tde/keys"
 
+void
+note_master_key(uint32_t id, struct key_range *range)
+{
+	if (range->first == 0 || id < range->first)
+		range->first = id;
+	if (id > range->last)
+		range->last = id;
+}
+
 /* Take the master key that a data directory's key table is wrapped under into the range. */
 bool
 note_keytable(const char *data, struct key_range *range)
@@ -32,7 +41,6 @@ note_keytable(const char *data, struct key_range *range)
 	uint8_t    *bytes = NULL;
 	struct stat st;
 	size_t		len;
-	uint32_t	id;
 	bool		ok = false;
 
 	if (stat(path, &st) != 0 && errno == ENOENT)
@@ -50,11 +58,7 @@ note_keytable(const char *data, struct key_range *range)
 	}
 	tde_keytable_uuid(kt, uuid);
 	keystore_uuid_text(uuid, range->uuid);
-	id = tde_keytable_master_key_id(kt);
-	if (range->first == 0 || id < range->first)
-		range->first = id;
-	if (id > range->last)
-		range->last = id;
+	note_master_key(tde_keytable_master_key_id(kt), range);
 	ok = true;
 
 out:

@@ -19,6 +19,7 @@
 #include "child.h"
 #include "dmpall.h"
 #include "file.h"
+#include "handover.h"
 #include "log.h"
 #include "mem.h"
 #include "options.h"
@@ -27,6 +28,7 @@ enum
 {
 	OPT_PGDATA, OPT_DBNAME, OPT_COPY_COMMAND, OPT_COPY_LIST, OPT_EXCLUDE_COPY_CLUSTER,
 	OPT_CHECKPOINT, OPT_LABEL, OPT_KEEP, OPT_RETRY, OPT_ARCHIVE_TIMEOUT, OPT_NO_ARCHIVE,
+	OPT_COMPRESS, OPT_JOBS, OPT_KEYSTORE_PASSPHRASE, OPT_PASSPHRASE_FILE, OPT_HOST_SECRET,
 	OPT_NO_KEYSTORE_COPY, OPT_NO_VERIFY, OPT_FROM_STANDBY, OPT_CONFIG_ONLY, OPT_PROGRESS, OPT_JSON,
 	OPT_VERBOSE, OPT_VERSION, OPT_HELP,
 	N_OPTS
@@ -34,7 +36,6 @@ enum
 
 /* What getopt_long() returns for a long option: above every character. */
 #define OPT_BASE	256
-#define BIT(opt)	(1u << (opt))
 
 static const struct option_def
 {
@@ -54,6 +55,11 @@ static const struct option_def
 	[OPT_RETRY] = {"retry", 0, "N", "if copying fails, try again this often (default: 0)"},
 	[OPT_ARCHIVE_TIMEOUT] = {"archive-timeout", 0, "SECONDS", "how long to wait for WAL to be archived (default: 0, no limit)"},
 	[OPT_NO_ARCHIVE] = {"no-archive", 0, NULL, "back up a server that does not archive WAL"},
+	[OPT_COMPRESS] = {"compress", 'Z', "CODEC[:LEVEL]", "compress by zstd or lz4, and seal, into one file"},
+	[OPT_JOBS] = {"jobs", 'j', "N", "threads that compress (default: 1)"},
+	[OPT_KEYSTORE_PASSPHRASE] = {"keystore-passphrase", 0, NULL, "ask for the passphrase of the keystore"},
+	[OPT_PASSPHRASE_FILE] = {"passphrase-file", 0, "FILE", "read it from the first line of a file"},
+	[OPT_HOST_SECRET] = {"host-secret", 0, "FILE", "secret of this host that auto-open is bound to"},
 	[OPT_NO_KEYSTORE_COPY] = {"no-keystore-copy", 0, NULL, "keep no copy of the keystore with the backup"},
 	[OPT_NO_VERIFY] = {"no-verify", 0, NULL, "do not read the backup again to verify it"},
 	[OPT_FROM_STANDBY] = {"from-standby", 0, NULL, "allow the server to be a standby"},
@@ -81,7 +87,8 @@ print_help(void)
 				 def->arg != NULL ? "=" : "", def->arg != NULL ? def->arg : "");
 		printf("  %-32s %s\n", text, def->help);
 	}
-	printf("\nExit status: 0 done, 1 failed.\n");
+	printf("\nOnly --compress needs the keystore opened: by auto-open, else by its passphrase.\n"
+		   "Exit status: 0 done, 1 failed, 2 passphrase wrong or key not usable.\n");
 	return pgx_finish_output(PGX_EXIT_OK);
 }
 
@@ -117,6 +124,20 @@ store_option(struct options *opts, int opt, const char *arg)
 			return pgx_parse_uint(arg, "--retry", 0, 10000, &opts->retry);
 		case OPT_ARCHIVE_TIMEOUT:
 			return pgx_parse_uint(arg, "--archive-timeout", 0, 1000000, &opts->archive_timeout);
+		case OPT_COMPRESS:
+			opts->compress = true;
+			return pgx_pack_parse_codec(arg, &opts->codec, &opts->level);
+		case OPT_JOBS:
+			return pgx_parse_uint(arg, "--jobs", 1, PGX_PACK_MAX_JOBS, &opts->jobs);
+		case OPT_KEYSTORE_PASSPHRASE:
+			opts->ask_passphrase = true;
+			break;
+		case OPT_PASSPHRASE_FILE:
+			opts->passphrase_file = arg;
+			break;
+		case OPT_HOST_SECRET:
+			opts->host_secret = arg;
+			break;
 		case OPT_NO_ARCHIVE:
 			opts->no_archive = true;
 			break;
@@ -163,7 +184,7 @@ parse_options(int argc, char **argv, struct options *opts)
 	}
 	if (argc > 1 && strcmp(argv[1], "-?") == 0)
 		return print_help();
-	while ((c = getopt_long(argc, argv, "D:d:Y:P:c:l:vV", long_options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "D:d:Y:P:c:l:Z:j:vV", long_options, NULL)) != -1)
 	{
 		for (int i = 0; i < N_OPTS && c < OPT_BASE; i++)
 		{
@@ -250,6 +271,19 @@ check_usage(struct options *opts)
 		pgx_log_hint("A label has no control characters.");
 		return false;
 	}
+	if (!opts->compress)
+	{
+		if (!need_option(opts->jobs != 0, "--jobs", "--compress") ||
+			!need_option(opts->ask_passphrase, "--keystore-passphrase", "--compress") ||
+			!need_option(opts->passphrase_file != NULL, "--passphrase-file", "--compress") ||
+			!need_option(opts->host_secret != NULL, "--host-secret", "--compress"))
+			return false;
+	}
+	else if (!refuse_together(opts->copy_command != NULL, "--compress", "-Y") ||
+			 !refuse_together(opts->config_only, "--compress", "--config-only") ||
+			 !refuse_together(opts->ask_passphrase && opts->passphrase_file != NULL, "--keystore-passphrase",
+							  "--passphrase-file"))
+		return false;
 	return need_option(opts->copy_list != NULL && opts->copy_command == NULL, "-P", "-Y") &&
 		need_option(opts->exclude_copy_cluster && opts->copy_command == NULL, "--exclude-copy-cluster", "-Y") &&
 		refuse_together(opts->config_only && opts->copy_command != NULL, "--config-only", "-Y") &&
@@ -328,7 +362,7 @@ describe(struct run *run)
 
 	info->label = pgx_strdup(run->opts->label);
 	info->tool = pgx_printf("%s %s", pgx_progname(), PACKAGE_VERSION);
-	info->compression = pgx_strdup("none");
+	info->compression = pgx_strdup(pgx_pack_codec_name(run->opts->codec));
 	info->system_identifier = pgx_strdup(source->system_identifier);
 	info->server_version = source->version;
 	info->wal_segment_size = source->wal_segment_size;
@@ -392,9 +426,16 @@ copy_everything(struct run *run, const struct pgx_backup *previous)
 	ok = note_keytable(live, &keys);
 	if (ok && run->opts->copy_command != NULL)
 		ok = take_by_copy_command(run, previous);
+	else if (ok && run->opts->compress)
+	{
+		ok = take_packed_backup(run);
+		if (ok)
+			note_master_key(run->info.pack_master_key, &keys);
+	}
 	else
 		ok = ok && take_base_backup(run);
-	ok = ok && note_keytable(data, &keys) && note_keytable(live, &keys) &&
+	/* A packed one was read between the two looks at the live one. */
+	ok = ok && (run->info.packed || note_keytable(data, &keys)) && note_keytable(live, &keys) &&
 		take_keystore(run, &keys) &&
 		take_configuration(run->source, run->dir, PGX_BACKUP_CONF, &run->info) &&
 		describe_tablespaces(run);
@@ -414,7 +455,8 @@ make_backup(struct run *run, const struct pgx_backup *previous)
 	pgx_log_verbose("copying to \"%s\"", run->dir);
 	describe(run);
 	ok = copy_everything(run, previous) && wait_for_archive(run) &&
-		(run->opts->no_verify || !run->info.has_manifest || verify_base_backup(run)) &&
+		(run->opts->no_verify || !run->info.has_manifest ||
+		 (run->info.packed ? verify_packed_backup(run) : verify_base_backup(run))) &&
 		pgx_sync_tree(run->dir, &run->info.size) && !pgx_interrupted() &&
 		pgx_backup_info_write(run->dir, &run->info) && pgx_area_commit(area, run->name);
 	if (!ok)
@@ -580,7 +622,8 @@ main(int argc, char **argv)
 {
 	struct options opts = {.checkpoint = "fast",.label = "",.keep = 2};
 	struct source source = {0};
-	struct run	run = {.opts = &opts,.source = &source,.lock_fd = -1};
+	struct run	run = {.opts = &opts,.source = &source,.lock_fd = -1,.exit_code = PGX_EXIT_FAILURE};
+	struct pgx_core_policy core;
 	bool		ok = false;
 	int			rc;
 
@@ -592,14 +635,21 @@ main(int argc, char **argv)
 	pgx_log_set_verbose(opts.verbose);
 	if (!check_usage(&opts) || !check_place(&opts))
 		return PGX_EXIT_FAILURE;
-	pgx_catch_signals();
+	if (opts.compress)
+		pgx_core_forbid(&core); /* for good: keys and pages are in memory to the end */
 	if (source_connect(&opts, &source) && check_source(&opts, &source) &&
-		pgx_area_lock(source.destination, &run.lock_fd))
-		ok = opts.config_only ? renew_configuration(&run) : back_up(&run);
+		(!opts.compress || open_keystore(&run)))
+	{
+		/* From here on something is changed; while a passphrase is being typed, a signal just ends us. */
+		pgx_catch_signals();
+		if (pgx_area_lock(source.destination, &run.lock_fd))
+			ok = opts.config_only ? renew_configuration(&run) : back_up(&run);
+	}
 	pgx_area_unlock(&run.lock_fd);
+	close_keystore(&run);
 	pgx_backup_info_clear(&run.info);
 	free(run.name);
 	free(run.dir);
 	source_close(&source);
-	return pgx_finish_output(ok ? PGX_EXIT_OK : PGX_EXIT_FAILURE);
+	return pgx_finish_output(ok ? PGX_EXIT_OK : run.exit_code);
 }
