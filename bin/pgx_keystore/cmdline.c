@@ -34,6 +34,8 @@ struct option_def
 	const char *help;			/* NULL: not shown */
 };
 
+#define HELP_WIDTH			90
+
 #define FLAG(field)			0, KIND_FLAG, offsetof(struct options, field), NULL
 #define TEXT(field, arg)	0, KIND_TEXT, offsetof(struct options, field), arg
 #define LIST(field, arg)	0, KIND_LIST, offsetof(struct options, field), arg
@@ -41,22 +43,22 @@ struct option_def
 
 static const struct option_def option_defs[N_OPTS] = {
 	[OPT_AUDIT_FILE] = {"audit-file", TEXT(audit_file, "FILE"), "append the audit line to this file too"},
-	[OPT_BACKUP] = {"backup-destination", LIST(backups, "DIR"), "look into the backups of this directory too; may be given several times"},
+	[OPT_BACKUP] = {"backup-destination", LIST(backups, "DIR"), "look into these backups too; may be repeated"},
 	[OPT_CHECK_ARGS] = {"check-args", 0, KIND_NOTED, 0, NULL, NULL},	/* for tests: stop before the action */
 	[OPT_CREDENTIAL] = {"credential", TEXT(credential, "NAME"), "name of the systemd credential that seals"},
-	[OPT_DBNAME] = {"dbname", LETTER('d', dbname, "CONNINFO"), "change the keystore of this running primary, and of its standbys"},
+	[OPT_DBNAME] = {"dbname", LETTER('d', dbname, "CONNINFO"), "change that of this primary, and of its standbys"},
 	[OPT_ENABLE_AUTO_OPEN] = {"enable-auto-open", 0, KIND_NOTED, 0, NULL, NULL},	/* shown as an action */
 	[OPT_FIPS] = {"fips", FLAG(fips), "allow PBKDF2 only, now and ever after in this keystore"},
 	[OPT_FORCE] = {"force", FLAG(force), "do what would be refused as dangerous; see the operation"},
 	[OPT_FORCE_TERMINAL] = {"force-terminal", FLAG(force_terminal), "print a key even to a terminal"},
 	[OPT_FORMAT] = {"format", TEXT(format, "FORMAT"), "form of a key: hex (default), base64 or raw"},
-	[OPT_FROM] = {"from", TEXT(from, "NAME|FILE"), "take this server's keystore, or this file (copy: default primary)"},
+	[OPT_FROM] = {"from", TEXT(from, "NAME|FILE"), "this server's keystore, or a file (copy: default primary)"},
 	[OPT_HELP] = {"help", '?', KIND_NOTED, 0, NULL, "show this help, then exit"},
 	[OPT_HOST_SECRET] = {"host-secret", TEXT(host_secret, "FILE"), "secret of this host that auto-open is bound to"},
 	[OPT_JSON] = {"json", FLAG(json), "print JSON"},
 	[OPT_KDF] = {"kdf", TEXT(kdf_name, "NAME"), "key derivation: scrypt (default), argon2id or pbkdf2"},
 	[OPT_KDF_COST] = {"kdf-cost", TEXT(kdf_cost, "N"), "scrypt: log2 of N; argon2id: passes; pbkdf2: iterations"},
-	[OPT_KDF_TIME] = {"kdf-time", TEXT(kdf_time, "TIME"), "choose the cost so that a try takes this long here, as 1s or 500ms"},
+	[OPT_KDF_TIME] = {"kdf-time", TEXT(kdf_time, "TIME"), "let a try take this long here, as 1s or 500ms"},
 	[OPT_KEY_ID] = {"key-id", TEXT(key_id, "N"), "number of the master key to use"},
 	[OPT_LABEL] = {"label", TEXT(label, "TEXT"), "whose slot it is, or what for"},
 	[OPT_LENGTH] = {"length", TEXT(length, "BYTES"), "length of a key, 16 to 64 (default: 32)"},
@@ -68,19 +70,42 @@ static const struct option_def option_defs[N_OPTS] = {
 	[OPT_PGDATA] = {"pgdata", LETTER('D', pgdata, "DATADIR"), "data directory of the server"},
 	[OPT_PURPOSE] = {"purpose", TEXT(purpose, "TEXT"), "what the key is for; every purpose has a key of its own"},
 	[OPT_REMOTE_COMMAND] = {"remote-command", TEXT(remote_command, "PATH"), "pgx_keystore on the other host"},
-	[OPT_SEAL] = {"seal", TEXT(seal, "KIND"), "what auto-open is bound to: host (default), tpm2 or credential"},
+	[OPT_SEAL] = {"seal", TEXT(seal, "KIND"), "bind auto-open to: host (default), tpm2, credential"},
 	[OPT_SERVERS] = {"servers", TEXT(servers, "FILE"), "file that defines the server names"},
 	[OPT_SLOT] = {"slot", TEXT(slot, "ID"), "number of the slot"},
 	[OPT_SSH] = {"ssh", TEXT(ssh, "PROGRAM"), "program that reaches another host (default: ssh)"},
 	[OPT_SSH_OPTION] = {"ssh-option", LIST(ssh_options, "OPTION"), "argument for that program; may be given several times"},
-	[OPT_STDOUT] = {"stdout", FLAG(to_stdout), "print the recovery key although standard output is no terminal"},
+	[OPT_STDOUT] = {"stdout", FLAG(to_stdout), "print the recovery key although this is no terminal"},
 	[OPT_TIMEOUT] = {"timeout", TEXT(timeout, "SECONDS"), "how long to wait for the servers (default: 10)"},
-	[OPT_TO] = {"to", TEXT(to, "NAME|DIR|HOST:DIR"), "put it there: a server, a directory, or a directory of another host"},
+	[OPT_TO] = {"to", TEXT(to, "NAME|DIR|HOST:DIR"), "where: a server, or a directory here or elsewhere"},
 	[OPT_TPM2_DEVICE] = {"tpm2-device", TEXT(tpm2_device, "TCTI"), "how to reach the TPM, as device:/dev/tpmrm0"},
 	[OPT_VERBOSE] = {"verbose", 'v', KIND_FLAG, offsetof(struct options, verbose), NULL, "say more about what is done"},
 	[OPT_VERSION] = {"version", 'V', KIND_NOTED, 0, NULL, "show the version, then exit"},
-	[OPT_WAL_DIRECTORY] = {"wal-directory", LIST(wal_directories, "DIR"), "decrypt WAL segments of this directory too; may be given several times"},
+	[OPT_WAL_DIRECTORY] = {"wal-directory", LIST(wal_directories, "DIR"), "decrypt WAL in this directory too; may be repeated"},
 };
+
+/* How an action is called, in lines that a terminal shows whole; words that stay together have no break. */
+static void
+print_synopsis(const char *name, const char *synopsis)
+{
+	int			column = printf("  %s %s", pgx_progname(), name);
+	int			depth = 0;
+	const char *from = synopsis;
+
+	for (const char *p = synopsis;; p++)
+	{
+		depth += (*p == '[') - (*p == ']');
+		if (*p != '\0' && (*p != ' ' || depth > 0))
+			continue;
+		if (column + 1 + (int) (p - from) > HELP_WIDTH)
+			column = printf("\n         ") - 1;
+		column += printf(" %.*s", (int) (p - from), from);
+		if (*p == '\0')
+			break;
+		from = p + 1;
+	}
+	putchar('\n');
+}
 
 void
 print_help(void)
@@ -90,8 +115,10 @@ print_help(void)
 	printf("%s creates, changes, copies and opens the keystore of encrypted PostgreSQL servers.\n\n"
 		   "Usage:\n", pgx_progname());
 	for (i = 0; i < n_actions; i++)
-		printf("  %s %s %s\n      %s\n", pgx_progname(), actions[i].name, actions[i].synopsis,
-			   actions[i].help);
+	{
+		print_synopsis(actions[i].name, actions[i].synopsis);
+		printf("      %s\n", actions[i].help);
+	}
 	printf("\nOptions:\n");
 	for (i = 0; i < N_OPTS; i++)
 	{

@@ -83,6 +83,20 @@ else
 	failed=1
 fi
 
+# PostgreSQL's own check of programs (program_help_ok) has this limit, from 17 on.
+for program in pgx_keystore pgx_encrypt pgx_walcopy pgx_dmpall pgx_rcvall; do
+	[ -x "$builddir/$program" ] || continue
+	test_number=$((test_number + 1))
+	too_long=$("$builddir/$program" --help | grep -E '.{96}')
+	if [ -z "$too_long" ]; then
+		echo "ok $test_number - no line of the help of $program is longer than 95"
+	else
+		echo "not ok $test_number - no line of the help of $program is longer than 95"
+		printf '%s\n' "$too_long" | sed 's/^/# /'
+		failed=1
+	fi
+done
+
 for page in pgx_keystore.1 pgx_encrypt.1 pgx-initdb.1 pgx-pg_ctl.1 pgx_servers.conf.5 pgx_dmpall.1 pgx_rcvall.1 \
 	pgx_walcopy.1 pgx_backup.5; do
 	for section in NAME 'EXIT STATUS' ENVIRONMENT FILES EXAMPLES 'SEE ALSO' CAVEATS; do

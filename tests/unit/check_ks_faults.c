@@ -9,6 +9,7 @@
  */
 #include <config.h>
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -1086,6 +1087,20 @@ START_TEST(test_killed_enable)
 }
 END_TEST
 
+/* Names of kept files have a second and a number, and a fast machine repairs more often than there are numbers. */
+static void
+forget_kept(void)
+{
+	DIR		   *dir = opendir(ks_dir);
+	struct dirent *entry;
+
+	ck_assert_ptr_nonnull(dir);
+	while ((entry = readdir(dir)) != NULL)
+		if (strstr(entry->d_name, ".damaged-") != NULL)
+			ck_assert_int_eq(unlinkat(dirfd(dir), entry->d_name, 0), 0);
+	closedir(dir);
+}
+
 /* Killed while repairing: what was there and what is put there are never lost, and doing it again works. */
 START_TEST(test_killed_repair)
 {
@@ -1109,6 +1124,7 @@ START_TEST(test_killed_repair)
 			ck_assert_int_ge(ks_count_files(ks_dir), 3);
 		assert_ok(ks, do_repair(ks));
 		assert_sound(ks_text("repaired after step %d", n));
+		forget_kept();
 		ks_write_file(ks_path, damaged, len, 0600);
 		keystore_free(&now);
 		n++;
