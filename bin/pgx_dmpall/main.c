@@ -53,7 +53,7 @@ static const struct option_def
 	[OPT_LABEL] = {"label", 'l', "TEXT", "name this backup; pgx_rcvall finds it by that too"},
 	[OPT_KEEP] = {"keep", 0, "N", "keep this many backups, the new one among them (default: 2)"},
 	[OPT_RETRY] = {"retry", 0, "N", "if copying fails, try again this often (default: 0)"},
-	[OPT_ARCHIVE_TIMEOUT] = {"archive-timeout", 0, "SECONDS", "how long to wait for WAL to be archived (default: 0, no limit)"},
+	[OPT_ARCHIVE_TIMEOUT] = {"archive-timeout", 0, "SECONDS", "how long to wait for the archive (default: 0, no limit)"},
 	[OPT_NO_ARCHIVE] = {"no-archive", 0, NULL, "back up a server that does not archive WAL"},
 	[OPT_COMPRESS] = {"compress", 'Z', "CODEC[:LEVEL]", "compress by zstd or lz4, and seal, into one file"},
 	[OPT_JOBS] = {"jobs", 'j', "N", "threads that compress (default: 1)"},
@@ -74,8 +74,8 @@ static const struct option_def
 static int
 print_help(void)
 {
-	printf("%s backs up a PostgreSQL server, encrypted or not, into the directory that its parameter\n"
-		   "pgx_tde.backup_destination names.\n\n"
+	printf("%s backs up a PostgreSQL server, encrypted or not, into the directory that its\n"
+		   "parameter pgx_tde.backup_destination names.\n\n"
 		   "Usage:\n  %s [-D DATADIR] [OPTION]...\n\nOptions:\n", pgx_progname(), pgx_progname());
 	for (int i = 0; i < N_OPTS; i++)
 	{
