@@ -20,6 +20,7 @@ open_by_handle_at close close_range closefrom dup dup2 dup3
 read __read_chk pread pread64 __pread_chk __pread64_chk readv preadv preadv64 preadv2 preadv64v2
 write pwrite pwrite64 writev pwritev pwritev64 pwritev2 pwritev64v2
 sendfile sendfile64 copy_file_range splice vmsplice tee readahead
+fsync fdatasync sync_file_range rename renameat renameat2 link linkat unlink unlinkat
 ftruncate ftruncate64 truncate truncate64 fallocate fallocate64 posix_fallocate posix_fallocate64
 mmap mmap64 mremap process_vm_readv process_vm_writev
 aio_read aio_read64 aio_write aio_write64 lio_listio lio_listio64
@@ -46,6 +47,7 @@ io_uring_queue_init: the server is not started with io_method = io_uring
 io_uring_queue_init_mem: the server is not started with io_method = io_uring
 io_uring_submit: the server is not started with io_method = io_uring
 posix_fallocate: dynamic shared memory; and, from 16 on, relations are extended with zeros, which are zeros on disk
+sync_file_range: a hint for relation files; a file of WAL is synced by fsync and fdatasync
 truncate: to length 0, when a relation is dropped'
 
 # NM may have options.
@@ -68,7 +70,7 @@ for name in $watched; do
 done
 
 # Were nm's output empty or in another form, all of the above would be silent.
-for name in open close read write pread pwrite; do
+for name in open close read write pread pwrite fsync fdatasync rename unlink; do
 	n=$((n + 1))
 	if echo "$imported" | grep -qx "$name" && echo "$handled" | grep -qx "$name"; then
 		echo "ok $n - $name is imported and handled"

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -49,6 +50,11 @@ pgx_io_resolve_libc(void)
 	*(void **) &pgx_libc.pwritev = next_symbol("pwritev");
 	*(void **) &pgx_libc.copy_file_range = next_symbol("copy_file_range");
 	*(void **) &pgx_libc.ftruncate = next_symbol("ftruncate");
+	*(void **) &pgx_libc.fsync = next_symbol("fsync");
+	*(void **) &pgx_libc.fdatasync = next_symbol("fdatasync");
+	*(void **) &pgx_libc.rename = next_symbol("rename");
+	*(void **) &pgx_libc.link = next_symbol("link");
+	*(void **) &pgx_libc.unlink = next_symbol("unlink");
 	*(void **) &pgx_libc.open = next_symbol("open");
 }
 
@@ -93,6 +99,13 @@ pgx_raw_pwrite(int fd, const void *buf, size_t len, off_t off)
 		done += (size_t) put;
 	}
 	return (ssize_t) done;
+}
+
+/* Of kind PGX_IO_NONE too: a walreceiver's segments. */
+static bool
+is_mirrored(int fd)
+{
+	return (unsigned) fd < PGX_IO_MAX_FD && pgx_files[fd].mirror != 0;
 }
 
 static enum pgx_io_kind
@@ -202,6 +215,8 @@ open_described(const char *path, int flags, mode_t mode)
 		errno = EMFILE;
 		return -1;
 	}
+	if (pgx_in_server && fd < PGX_IO_MAX_FD)
+		pgx_mirror_opened(fd, path, flags);
 	if (append)
 		(void) lseek(fd, 0, SEEK_END);	/* cannot fail on a regular file */
 	return fd;
@@ -234,6 +249,8 @@ close(int fd)
 	{
 		pgx_files[fd].kind = PGX_IO_NONE;
 		pgx_files[fd].tablespace = 0;
+		if (pgx_files[fd].mirror != 0)
+			pgx_mirror_closed(fd);
 	}
 	return pgx_libc.close(fd);
 }
@@ -254,12 +271,73 @@ ssize_t
 pwrite(int fd, const void *buf, size_t len, off_t off)
 {
 	enum pgx_io_kind kind = kind_of(fd);
+	ssize_t		put;
 
 	if (kind != PGX_IO_NONE)
 		return pwrite_as(kind, fd, buf, len, off);
 	if (pgx_libc.open == NULL)
 		pgx_io_resolve_libc();
-	return pgx_libc.pwrite(fd, buf, len, off);
+	put = pgx_libc.pwrite(fd, buf, len, off);
+	if (put > 0 && is_mirrored(fd))
+		pgx_mirror_wrote(fd, buf, (size_t) put, off);
+	return put;
+}
+
+int
+fsync(int fd)
+{
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	return is_mirrored(fd) ? pgx_mirror_sync(fd, pgx_libc.fsync) : pgx_libc.fsync(fd);
+}
+
+int
+fdatasync(int fd)
+{
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	return is_mirrored(fd) ? pgx_mirror_sync(fd, pgx_libc.fdatasync) : pgx_libc.fdatasync(fd);
+}
+
+/* Names matter to the mirror of WAL only. */
+int
+rename(const char *from, const char *to)
+{
+	int			rc;
+
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	rc = pgx_libc.rename(from, to);
+	if (rc == 0 && pgx_in_server && pgx_server != NULL)
+		pgx_mirror_renamed(from, to);
+	return rc;
+}
+
+/* Up to 15 the server gives a file of WAL its new name so, and then removes the old one. */
+int
+link(const char *from, const char *to)
+{
+	int			rc;
+
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	rc = pgx_libc.link(from, to);
+	if (rc == 0 && pgx_in_server && pgx_server != NULL)
+		pgx_mirror_renamed(from, to);
+	return rc;
+}
+
+int
+unlink(const char *path)
+{
+	int			rc;
+
+	if (pgx_libc.open == NULL)
+		pgx_io_resolve_libc();
+	rc = pgx_libc.unlink(path);
+	if (rc == 0 && pgx_in_server && pgx_server != NULL)
+		pgx_mirror_unlinked(path);
+	return rc;
 }
 
 int

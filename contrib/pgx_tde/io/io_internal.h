@@ -22,6 +22,7 @@
 struct pgx_io_file
 {
 	uint8_t		kind;			/* enum pgx_io_kind; PGX_IO_NONE for all that is passed through */
+	uint8_t		mirror;			/* not 0: what is written goes to the mirror of WAL too */
 	uint16_t	slot;			/* key of a relation */
 	uint32_t	tablespace;		/* of a relation's file, encrypted or not; 0 otherwise */
 	uint32_t	database;
@@ -43,6 +44,11 @@ struct pgx_io_libc
 	ssize_t		(*preadv) (int, const struct iovec *, int, off_t);
 	ssize_t		(*pwritev) (int, const struct iovec *, int, off_t);
 	int			(*ftruncate) (int, off_t);
+	int			(*fsync) (int);
+	int			(*fdatasync) (int);
+	int			(*rename) (const char *, const char *);
+	int			(*link) (const char *, const char *);
+	int			(*unlink) (const char *);
 	ssize_t		(*copy_file_range) (int, off_t *, int, off_t *, size_t, unsigned);
 };
 
@@ -66,6 +72,17 @@ extern int	pgx_io_new_epoch(void);
 
 /* io_file.c */
 extern void pgx_io_tablespace_keyed(uint32_t tablespace, int slot);
+
+/* io_mirror.c; the first of these are called for every file, the others if pgx_files[fd].mirror is set */
+extern void pgx_mirror_opened(int fd, const char *path, int flags);
+extern void pgx_mirror_renamed(const char *from_path, const char *to_path);
+extern void pgx_mirror_unlinked(const char *path);
+extern void pgx_mirror_closed(int fd);
+extern void pgx_mirror_wrote(int fd, const void *buf, size_t len, off_t off);
+extern int	pgx_mirror_sync(int fd, int (*sync) (int));
+extern void pgx_mirror_fail(const char *operation, const char *name);
+extern int	pgx_mirror_refresh(const char *name);
+extern int	pgx_mirror_begin(const char *name);
 
 /* io_frontend.c */
 extern void pgx_frontend_start(void);

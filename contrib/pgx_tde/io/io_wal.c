@@ -269,6 +269,17 @@ encrypt_page(int fd, off_t off, bool first, uint64_t insert_end, uint8_t *page)
 	return 0;
 }
 
+/* As the caller's bytes are, to both places. */
+static ssize_t
+write_plain(int fd, const void *buf, size_t len, off_t off)
+{
+	ssize_t		put = pgx_libc.pwrite(fd, buf, len, off);
+
+	if (put > 0 && pgx_files[fd].mirror != 0)
+		pgx_mirror_wrote(fd, buf, (size_t) put, off);
+	return put;
+}
+
 ssize_t
 pgx_wal_pwrite(int fd, const void *buf, size_t len, off_t off)
 {
@@ -277,7 +288,7 @@ pgx_wal_pwrite(int fd, const void *buf, size_t len, off_t off)
 	size_t		done = 0;
 
 	if (atomic_load_explicit(&pgx_shared->wal_on, memory_order_acquire) == 0)
-		return pgx_libc.pwrite(fd, buf, len, off);
+		return write_plain(fd, buf, len, off);
 	if (len % PGX_IO_PAGE != 0 || off % PGX_IO_PAGE != 0)
 	{
 		/* A timeline's history, or the last byte of a file that is to be long enough. */
@@ -304,6 +315,8 @@ pgx_wal_pwrite(int fd, const void *buf, size_t len, off_t off)
 				return -1;
 		}
 		put = pgx_raw_pwrite(fd, pgx_bounce, batch, off + (off_t) done);
+		if (put > 0 && pgx_files[fd].mirror != 0)
+			pgx_mirror_wrote(fd, pgx_bounce, (size_t) put, off + (off_t) done);
 		if (put > 0)
 			done += (size_t) (put - put % PGX_IO_PAGE);
 		if (put < (ssize_t) batch)

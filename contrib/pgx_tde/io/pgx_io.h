@@ -21,7 +21,7 @@
 #include "wal.h"
 
 #define PGX_IO_API_SYMBOL	"pgx_tde_io_api"
-#define PGX_IO_API_VERSION	1
+#define PGX_IO_API_VERSION	2
 
 /* A file with this path, relative to the data directory, is encrypted with the self-check key. */
 #define PGX_IO_SELF_CHECK_PATH	"pgx_tde/selfcheck"
@@ -75,9 +75,44 @@ struct pgx_io_key
 	uint8_t		key[TDE_MAX_KEY_LEN];
 };
 
+#define PGX_MIRROR_PATH		1200	/* directory and name */
+#define PGX_MIRROR_COPYING	"copying."	/* begins the name of a file that is not whole yet */
+
+enum pgx_mirror_mode
+{
+	PGX_MIRROR_OFF = 0,			/* no directory is configured */
+	PGX_MIRROR_ON,
+	PGX_MIRROR_PAUSED,			/* by SQL */
+	PGX_MIRROR_FAILED			/* by an error */
+};
+
+/* The second copy of WAL.  What has no atomic type is guarded as the writing of WAL is, or written once. */
+struct pgx_io_mirror
+{
+	char		directory[1024];	/* absolute; set before there are children */
+	atomic_uint mode;			/* enum pgx_mirror_mode */
+	atomic_uint generation;		/* from 1; a new one whenever the mirror may have missed something */
+	atomic_uint caught_up;		/* the generation in which all older segments have been compared */
+
+	/* The segment whose mirror is whole up to what was written last, and in which generation; 0: none. */
+	char		current[25];
+	unsigned	current_generation;
+
+	atomic_ullong bytes;		/* written */
+	atomic_ullong syncs;
+	atomic_ullong failures;
+	atomic_llong changed_at;	/* time of the last change of mode */
+	char		failed_operation[16];	/* the last failure */
+	char		failed_name[64];
+	int			failed_errno;
+};
+
 /* In memory shared by postmaster and children, locked and left out of core dumps. */
 struct pgx_io_shared
 {
+	struct pgx_io_mirror mirror;
+
+
 	/* WAL.  The page last written is guarded by the server's own WALWriteLock. */
 	atomic_uint wal_on;			/* new pages are encrypted */
 	atomic_uint wal_epoch;		/* of this run, not 0 */
@@ -111,6 +146,9 @@ struct pgx_io_server
 	 * would take an unreadable page for the end of WAL.
 	 */
 	void		(*wal_key_missing) (void);
+
+	/* Mirroring of WAL has failed and has stopped; called once each time, where WAL is written too. */
+	void		(*mirror_failed) (const char *operation, const char *name, int error);
 };
 
 struct pgx_io_api
@@ -145,6 +183,11 @@ struct pgx_io_api
 
 	/* Encrypt bytes of a page, without its trailing zeros being special; see tde_wal_crypt(). */
 	int			(*wal_crypt) (const struct tde_wal_header *header, size_t offset, uint8_t *buf, size_t len);
+
+	/* Catching up of the mirror of WAL; see io_mirror.c.  1: copied, 0: nothing to do, -1 with errno set. */
+	int			(*mirror_refresh) (const char *name);	/* a file that is not written any more */
+	int			(*mirror_begin) (const char *name);	/* the segment being written; nobody may write it now */
+	void		(*mirror_fail) (const char *operation, const char *name);	/* errno says why */
 };
 
 #endif							/* PGX_IO_H */

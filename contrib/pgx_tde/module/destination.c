@@ -30,8 +30,8 @@ overlap(const char *one, const char *two)
 }
 
 /* What of this server shares a place with the canonical path?  NULL: nothing. */
-static const char *
-overlaps_with(const char *destination)
+const char *
+pgx_overlaps_with(const char *destination)
 {
 	char		other[PATH_MAX];
 	const char *found = NULL;
@@ -74,7 +74,7 @@ objection(const char *value)
 		return pstrdup("It is not an absolute path.");
 	if (realpath(value, destination) == NULL)
 		return NULL;
-	other = overlaps_with(destination);
+	other = pgx_overlaps_with(destination);
 	return other == NULL ? NULL : psprintf("It and %s overlap.", other);
 }
 

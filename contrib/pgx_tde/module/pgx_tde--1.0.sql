@@ -52,6 +52,39 @@ LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
 REVOKE ALL ON FUNCTION pg_catalog.pgx_keystore_state() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION pg_catalog.pgx_keystore_state() TO pg_monitor;
 
+-- Mirrored (multiplexed) WAL
+
+CREATE FUNCTION pg_catalog.pgx_pause_wal_multiplexing()
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgx_pause_wal_multiplexing'
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION pg_catalog.pgx_resume_wal_multiplexing()
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgx_resume_wal_multiplexing'
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION pg_catalog.pgx_is_wal_multiplexing_paused()
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'pgx_is_wal_multiplexing_paused'
+LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
+
+CREATE FUNCTION pg_catalog.pgx_wal_mirror_state(
+	OUT directory text,
+	OUT state text,
+	OUT since timestamp with time zone,
+	OUT segment text,
+	OUT written_bytes bigint,
+	OUT syncs bigint,
+	OUT failures bigint,
+	OUT last_failure text)
+RETURNS record
+AS 'MODULE_PATHNAME', 'pgx_wal_mirror_state'
+LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
+
+REVOKE ALL ON FUNCTION pg_catalog.pgx_wal_mirror_state() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pg_catalog.pgx_wal_mirror_state() TO pg_monitor;
+
 CREATE VIEW pgx_tablespaces AS
 	SELECT oid AS spctablespace, pg_catalog.pgx_tablespace_algorithm(oid) AS spcencalgo
 	FROM pg_catalog.pg_tablespace;
@@ -63,3 +96,9 @@ CREATE VIEW pgx_keystore_status AS
 
 REVOKE ALL ON pgx_keystore_status FROM PUBLIC;
 GRANT SELECT ON pgx_keystore_status TO pg_monitor;
+
+CREATE VIEW pgx_wal_mirror_status AS
+	SELECT * FROM pg_catalog.pgx_wal_mirror_state();
+
+REVOKE ALL ON pgx_wal_mirror_status FROM PUBLIC;
+GRANT SELECT ON pgx_wal_mirror_status TO pg_monitor;

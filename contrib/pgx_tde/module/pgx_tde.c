@@ -95,6 +95,7 @@ define_settings(void)
 							 NULL, &pgx_default_algorithm, TDE_NONE, algorithm_options,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	pgx_define_destination();
+	pgx_define_mirror();
 	MarkGUCPrefixReserved("pgx_tde");
 }
 
@@ -121,6 +122,7 @@ shmem_startup(void)
 		ereport(FATAL,
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not draw random bytes for the encryption of WAL")));
+	pgx_mirror_restarted();
 }
 
 static PgxState *
@@ -157,6 +159,7 @@ _PG_init(void)
 	pgx_state = make_state();
 	pgx_start_io_layer();
 	pgx_self_check();
+	pgx_setup_mirror();
 	pgx_register_rmgr();
 	pgx_open_at_start();
 

@@ -109,6 +109,13 @@ extern XLogRecPtr pgx_log_keystore(const void *ks, size_t ks_len, const void *ke
 /* destination.c: where backups go */
 extern void pgx_define_destination(void);
 extern void pgx_check_destination(void);
+extern const char *pgx_overlaps_with(const char *destination);
+
+/* mirror_setup.c, mirror.c: the second copy of WAL */
+extern void pgx_define_mirror(void);
+extern void pgx_setup_mirror(void);
+extern void pgx_mirror_failed(const char *operation, const char *name, int error);
+extern void pgx_mirror_restarted(void);
 
 /* tablespace.c */
 extern void pgx_install_tablespace_hooks(void);

@@ -88,6 +88,7 @@ pgx_start_io_layer(void)
 	server.insert_end = insert_end;
 	server.replay_end = replay_end;
 	server.wal_key_missing = wal_key_missing;
+	server.mirror_failed = pgx_mirror_failed;
 	pgx_io->start(&server);
 }
 
