@@ -98,7 +98,7 @@ extern bool copy_with_retries(struct run *run, bool (*copy) (struct run *run));
 extern bool open_keystore(struct run *run);
 extern void close_keystore(struct run *run);
 extern bool take_packed_backup(struct run *run);
-extern bool verify_packed_backup(const struct run *run);
+extern bool verify_packed_backup(struct run *run);
 
 /* copy_command.c: the same where the user's command copies some or all of it */
 extern bool take_by_copy_command(struct run *run, const struct pgx_backup *previous);

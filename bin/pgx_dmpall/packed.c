@@ -7,11 +7,9 @@
  */
 #include <config.h>
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "child.h"
 #include "dmpall.h"
@@ -19,6 +17,7 @@
 #include "handover.h"
 #include "log.h"
 #include "mem.h"
+#include "packed.h"
 
 /* ---- the keystore ------------------------------------------------------------------- */
 
@@ -89,39 +88,7 @@ close_keystore(struct run *run)
 	keystore_free(&run->ks);
 }
 
-/* ---- progress ------------------------------------------------------------------------- */
-
-/* As pg_basebackup shows it, once a second; the total is the server's estimate. */
-static void
-show_progress(void *arg, uint64_t done, uint64_t total)
-{
-	time_t	   *last = arg;
-	time_t		now = time(NULL);
-
-	if (total < done)
-		total = done;
-	if (now == *last && done < total)
-		return;
-	*last = now;
-	fprintf(stderr, "%llu/%llu kB (%d%%)%s", (unsigned long long) (done / 1024),
-			(unsigned long long) (total / 1024), total > 0 ? (int) (100.0 * (double) done / (double) total) : 0,
-			isatty(STDERR_FILENO) ? "\r" : "\n");
-}
-
-static void
-end_progress(const struct run *run)
-{
-	if (run->opts->progress && isatty(STDERR_FILENO))
-		fputc('\n', stderr);
-}
-
 /* ---- the backup -------------------------------------------------------------------------- */
-
-static unsigned
-jobs_of(const struct run *run)
-{
-	return run->opts->jobs > 0 ? run->opts->jobs : 1;
-}
 
 static void
 note_result(struct pgx_backup_info *info, const struct pgx_pack_result *result)
@@ -141,7 +108,7 @@ pack_once(struct run *run)
 {
 	const struct options *opts = run->opts;
 	char	   *path = pgx_join(run->dir, PGX_PACK_NAME);
-	time_t		last = 0;
+	struct pgx_progress_line line = {0};
 	const struct pgx_pack_options pack = {
 		.conninfo = run->source->conninfo,
 		.label = opts->label[0] != '\0' ? opts->label : NULL,
@@ -152,15 +119,15 @@ pack_once(struct run *run)
 		.path = path,
 		.codec = opts->codec,
 		.level = opts->level,
-		.jobs = jobs_of(run),
-		.progress = opts->progress ? show_progress : NULL,
-		.progress_arg = &last,
+		.jobs = opts->jobs > 0 ? opts->jobs : 1,
+		.progress = opts->progress ? pgx_progress_show : NULL,
+		.progress_arg = &line,
 		.cancel = &pgx_caught_signal
 	};
 	struct pgx_pack_result result = {0};
 	int			rc = pgx_pack(&pack, &result);
 
-	end_progress(run);
+	pgx_progress_end(&line);
 	if (rc == PGX_EXIT_OK)
 		note_result(&run->info, &result);
 	else
@@ -184,19 +151,12 @@ take_packed_backup(struct run *run)
 
 /* Read the file again, to its last tag; what is in it was checked by the server's own checksums before. */
 bool
-verify_packed_backup(const struct run *run)
+verify_packed_backup(struct run *run)
 {
-	char	   *path = pgx_join(run->dir, PGX_PACK_NAME);
-	const struct pgx_unpack_options unpack = {
-		.path = path,
-		.ks = run->ks,
-		.backup_id = run->info.pack_id,
-		.verify_only = true,
-		.jobs = jobs_of(run),
-		.cancel = &pgx_caught_signal
-	};
-	int			rc = pgx_unpack(&unpack);
+	const struct pgx_backup backup = {.dir = run->dir,.info = run->info};
+	int			rc = pgx_packed_restore(&backup, run->ks, NULL, run->opts->jobs, false, &pgx_caught_signal);
 
-	free(path);
+	if (rc != PGX_EXIT_OK)
+		run->exit_code = rc;
 	return rc == PGX_EXIT_OK;
 }

@@ -28,18 +28,27 @@ $node->safe_psql('postgres',
 	  CHECKPOINT});
 my @with_file = ('--passphrase-file', pass_file($node));
 
+# A backup that must succeed; returns its directory.  Names tell the second, so the last one need not be the newest.
+sub backup_ok
+{
+	my (@options) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($status, $text, $messages) = dmpall($node, '--json', @options);
+	is($status, 0, "pgx_dmpall @options") or die $messages;
+	return JSON::PP::decode_json($text)->{directory};
+}
+
 # ---- in the area -----------------------------------------------------------------------------------
 
-dmpall_ok($node);
-my $plain = backup_info(newest_backup($node));
-isnt(scalar files_with($MARK, newest_backup($node) . '/tablespaces'), 0,
+my $uncompressed = backup_ok();
+my $plain = backup_info($uncompressed);
+isnt(scalar files_with($MARK, "$uncompressed/tablespaces"), 0,
 	'control: the plain tablespace of an uncompressed backup can be read');
 
 foreach my $case ([ 'zstd', 0.5 ], [ 'lz4', 0.7 ], [ 'zstd:9', 0.5, '-j', 2 ], [ 'none', 2 ])
 {
 	my ($codec, $ratio, @options) = @$case;
-	dmpall_ok($node, '--compress', $codec, @with_file, @options);
-	my $dir = newest_backup($node);
+	my $dir = backup_ok('--compress', $codec, @with_file, @options);
 	my $info = backup_info($dir);
 	is($info->{method}, 'packed', "$codec: method");
 	is($info->{compression}, $codec =~ s/:.*//r, "$codec: compression");
@@ -67,7 +76,7 @@ like($err, qr{^\d+/\d+ kB \(100%\)$}m, '--progress');
 like($err, qr{^0/\d+ kB \(0%\)$}m, 'from the begin');
 ($rc) = dmpall($node, '--config-only');
 is($rc, 0, 'configuration of a compressed backup can be renewed');
-is(backup_info(newest_backup($node))->{packed}{id}, $json->{packed}{id}, 'and the rest stays as it is');
+is(backup_info($json->{directory})->{packed}{id}, $json->{packed}{id}, 'and the rest stays as it is');
 
 # ---- ways to open ------------------------------------------------------------------------------------
 
@@ -148,7 +157,7 @@ sub traced
 SKIP:
 {
 	skip 'strace (package strace) is needed, and that it may trace processes of this user', 30 if !$strace;
-	my ($status, $messages, $trace) = traced([ 'trace=open,openat,creat,memfd_create' ], '--keep', 9);
+	my ($status, $messages, $trace) = traced([ 'trace=open,openat,creat,memfd_create' ], '--keep', 9, '--label', 'traced');
 	is($status, 0, 'made under strace') or diag($messages);
 
 	# The memory of a program that has keys is closed to a tracer, so names cannot be seen; but all writes are accounted
@@ -157,7 +166,7 @@ SKIP:
 		[ map { /(O_WRONLY|O_RDWR).* = [0-9]+$/ } grep { /O_WRONLY|O_RDWR|creat\(|memfd/ } split /\n/, $trace ],
 		[ 'O_RDWR', ('O_WRONLY') x 4 ],
 		'it opens five files for writing');
-	my $made = newest_backup($node);
+	my ($made) = grep { backup_info($_)->{label} eq 'traced' } map { "$area/$_" } grep { !/incomplete/ } backups_of($node);
 	is_deeply(
 		[ map { substr $_, 1 + length $made } sort(files_below($made)) ],
 		[qw(backup_info.json data.pgxpack keystore/keystore.ks)],
@@ -252,8 +261,7 @@ is(scalar(grep { /incomplete/ } backups_of($node)), 0, 'the next run is whole, a
 # ---- the key goes on --------------------------------------------------------------------------------------
 
 rotate($node, 2);
-dmpall_ok($node, '--compress', 'zstd', @with_file);
-my $info = backup_info(newest_backup($node));
+my $info = backup_info(backup_ok('--compress', 'zstd', @with_file));
 is($info->{packed}{master_key}, status_of($node, 'active_master_key'), 'after rotations: the newest master key');
 is_deeply($info->{keystore}{master_keys}, [ $info->{packed}{master_key} ], 'and it alone');
 

@@ -276,6 +276,58 @@ START_TEST(info_damage)
 }
 END_TEST
 
+/* A packed backup: its id comes back, and what is no id, or no key's number, is refused. */
+static const struct
+{
+	const char *piece;
+	const char *with;
+	const char *err;
+}			pack_damages[] = {
+	{"00fe", "00f", "member \"id\" is not a packed file's id"},
+	{"00fe", "00fg", "member \"id\" is not a packed file's id"},
+	{"00fe", "00FE", "member \"id\" is not a packed file's id"},
+	{"\"master_key\": 4", "\"master_key\": 0", "member \"master_key\" is missing or out of range"},
+	{"\"data_size\": 99", "\"data_size\": -1", "member \"data_size\" is missing or out of range"},
+	{"\"data_size\"", "\"other\"", "member \"data_size\" is missing or out of range"},
+};
+
+START_TEST(info_packed)
+{
+	struct pgx_backup_info info;
+	struct pgx_backup_info got;
+	char		err[256] = "";
+	uint8_t    *text;
+	size_t		len;
+	char	   *at;
+	char	   *damaged;
+
+	make_area();
+	fill_info(&info, 1795508000, 0x2000028);
+	info.packed = true;
+	info.pack_id[14] = 0;
+	info.pack_id[15] = 0xfe;
+	info.pack_master_key = 4;
+	info.pack_data_size = 99;
+	ck_assert(pgx_backup_info_write(".", &info));
+	ck_assert_msg(pgx_backup_info_read(".", &got, err, sizeof(err)), "%s", err);
+	ck_assert(got.packed && got.pack_master_key == 4 && got.pack_data_size == 99);
+	ck_assert_mem_eq(got.pack_id, info.pack_id, sizeof(got.pack_id));
+	pgx_backup_info_clear(&info);
+	pgx_backup_info_clear(&got);
+	ck_assert(pgx_file_read(PGX_BACKUP_INFO_NAME, 65536, 0, "600", &text, &len));
+	at = strstr((char *) text, pack_damages[_i].piece);
+	ck_assert_msg(at != NULL, "no %s in %s", pack_damages[_i].piece, text);
+	damaged = pgx_printf("%.*s%s%s", (int) (at - (char *) text), (char *) text, pack_damages[_i].with,
+						 at + strlen(pack_damages[_i].piece));
+	put_file(PGX_BACKUP_INFO_NAME, damaged);
+	ck_assert(!pgx_backup_info_read(".", &got, err, sizeof(err)));
+	ck_assert_msg(strstr(err, pack_damages[_i].err) != NULL, "%s", err);
+	free(damaged);
+	free(text);
+	remove_area();
+}
+END_TEST
+
 START_TEST(info_key_order)
 {
 	struct pgx_backup_info info;
@@ -546,6 +598,7 @@ main(int argc, char **argv)
 	ADD_TEST(s, lsn_text);
 	ADD_TEST(s, info_round_trip);
 	ADD_LOOP_TEST(s, info_damage, LENGTH_OF(damages));
+	ADD_LOOP_TEST(s, info_packed, LENGTH_OF(pack_damages));
 	ADD_TEST(s, info_key_order);
 	ADD_TEST(s, list_states);
 	ADD_TEST(s, choose);
