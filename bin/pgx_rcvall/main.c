@@ -15,11 +15,15 @@
 
 #include "log.h"
 #include "mem.h"
+#include "options.h"
 #include "rcvall.h"
 
 enum
 {
-	OPT_PGDATA, OPT_AREA, OPT_LIST, OPT_VIEW_COPYING, OPT_JSON, OPT_VERBOSE, OPT_VERSION, OPT_HELP,
+	OPT_PGDATA, OPT_AREA, OPT_LIST, OPT_VIEW_COPYING, OPT_FETCH_WAL, OPT_DRY_RUN,
+	OPT_BACKUP, OPT_TIME, OPT_NAME, OPT_XID, OPT_LSN, OPT_TIMELINE, OPT_COPY_COMMAND, OPT_MAPPING,
+	OPT_PASSPHRASE, OPT_PASSPHRASE_FILE, OPT_KEYSTORE_LOCATION, OPT_NO_VERIFY, OPT_LOG,
+	OPT_PROGRESS, OPT_JSON, OPT_VERBOSE, OPT_VERSION, OPT_HELP,
 	N_OPTS
 };
 
@@ -37,6 +41,22 @@ static const struct option_def
 	[OPT_AREA] = {"backup-destination", 'B', "DIR", "backup area (default: as configured in DATADIR)"},
 	[OPT_LIST] = {"list", 'l', NULL, "list the backups and do nothing else"},
 	[OPT_VIEW_COPYING] = {"view-results-of-copying", 0, NULL, "show what the copy command noted, and do nothing else"},
+	[OPT_FETCH_WAL] = {"fetch-wal", 0, NULL, "as restore_command: copy the WAL file named first to the second"},
+	[OPT_DRY_RUN] = {"dry-run", 0, NULL, "check everything, tell what would be done, change nothing"},
+	[OPT_BACKUP] = {"backup", 0, "NAME|LABEL", "recover from this backup (default: the newest that fits)"},
+	[OPT_TIME] = {"target-time", 'e', "TIME", "recover to a time, 'YYYY-MM-DD hh:mm:ss'"},
+	[OPT_NAME] = {"target-name", 'n', "NAME", "recover to a restore point"},
+	[OPT_XID] = {"xid", 0, "XID", "recover up to the end of a transaction"},
+	[OPT_LSN] = {"lsn", 0, "LSN", "recover up to a position in WAL"},
+	[OPT_TIMELINE] = {"target-timeline", 0, "ID", "follow this timeline, \"latest\" or \"current\" (default: latest)"},
+	[OPT_COPY_COMMAND] = {"copy-command", 'Y', "FILE", "the command that copied the data; whole path"},
+	[OPT_MAPPING] = {"tablespace-mapping", 0, "OLD=NEW", "put the tablespace of directory OLD into NEW"},
+	[OPT_PASSPHRASE] = {"keystore-passphrase", 0, NULL, "ask for the passphrase and open the keystore for recovery"},
+	[OPT_PASSPHRASE_FILE] = {"passphrase-file", 0, "FILE", "the same, with the first line of a file"},
+	[OPT_KEYSTORE_LOCATION] = {"keystore-location", 0, "DIR", "directory of the recovered server's keystore"},
+	[OPT_NO_VERIFY] = {"no-verify", 0, NULL, "do not compare what was restored with the manifest"},
+	[OPT_LOG] = {"log", 0, "FILE", "append the server's log during recovery to a file"},
+	[OPT_PROGRESS] = {"progress", 0, NULL, "show progress"},
 	[OPT_JSON] = {"json", 0, NULL, "tell the result in JSON"},
 	[OPT_VERBOSE] = {"verbose", 'v', NULL, "say more about what is done"},
 	[OPT_VERSION] = {"version", 'V', NULL, "show the version, then exit"},
@@ -47,7 +67,11 @@ static int
 print_help(void)
 {
 	printf("%s recovers a PostgreSQL server, encrypted or not, from a backup made by pgx_dmpall.\n\n"
-		   "Usage:\n  %s -l [-B DIR] [-D DATADIR]\n\nOptions:\n", pgx_progname(), pgx_progname());
+		   "Usage:\n"
+		   "  %s [-D DATADIR] -B DIR [OPTION]...\n"
+		   "  %s -l [-B DIR] [-D DATADIR]\n"
+		   "  %s --fetch-wal -B DIR NAME FILE\n\nOptions:\n",
+		   pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname());
 	for (int i = 0; i < N_OPTS; i++)
 	{
 		const struct option_def *def = &option_defs[i];
@@ -60,6 +84,41 @@ print_help(void)
 	}
 	printf("\nExit status: 0 done, 1 failed, 2 passphrase wrong or key not usable.\n");
 	return pgx_finish_output(PGX_EXIT_OK);
+}
+
+/* OLD=NEW; as in pg_basebackup, a backslash keeps an equals sign in a name. */
+static bool
+add_mapping(struct rcvall_options *opts, const char *arg)
+{
+	char	   *sides[2] = {pgx_alloc(strlen(arg) + 1), pgx_alloc(strlen(arg) + 1)};
+	size_t		n[2] = {0, 0};
+	int			side = 0;
+	struct rcvall_mapping *mapping;
+
+	for (const char *p = arg; *p != '\0'; p++)
+	{
+		if (*p == '\\' && p[1] == '=')
+			p++;
+		else if (*p == '=' && side == 0)
+		{
+			side = 1;
+			continue;
+		}
+		sides[side][n[side]++] = *p;
+	}
+	if (side == 0 || sides[0][0] != '/' || sides[1][0] != '/')
+	{
+		pgx_log_error("an invalid value was specified for the option %s", "--tablespace-mapping");
+		pgx_log_hint("Specify OLD=NEW with two whole paths.");
+		free(sides[0]);
+		free(sides[1]);
+		return false;
+	}
+	opts->mappings = pgx_realloc(opts->mappings, (opts->n_mappings + 1) * sizeof(*opts->mappings));
+	mapping = &opts->mappings[opts->n_mappings++];
+	mapping->old = sides[0];
+	mapping->new = sides[1];
+	return true;
 }
 
 static bool
@@ -78,6 +137,54 @@ store_option(struct rcvall_options *opts, int opt, const char *arg)
 			break;
 		case OPT_VIEW_COPYING:
 			opts->view_copying = true;
+			break;
+		case OPT_FETCH_WAL:
+			opts->fetch_wal = true;
+			break;
+		case OPT_DRY_RUN:
+			opts->dry_run = true;
+			break;
+		case OPT_BACKUP:
+			opts->backup = arg;
+			break;
+		case OPT_TIME:
+			opts->target_time = arg;
+			break;
+		case OPT_NAME:
+			opts->target_name = arg;
+			break;
+		case OPT_XID:
+			opts->target_xid = arg;
+			break;
+		case OPT_LSN:
+			opts->target_lsn = arg;
+			break;
+		case OPT_TIMELINE:
+			opts->target_timeline = arg;
+			break;
+		case OPT_COPY_COMMAND:
+			opts->copy_command = arg;
+			break;
+		case OPT_MAPPING:
+			return add_mapping(opts, arg);
+		case OPT_PASSPHRASE:
+			opts->keystore_passphrase = true;
+			break;
+		case OPT_PASSPHRASE_FILE:
+			opts->keystore_passphrase = true;
+			opts->passphrase_file = arg;
+			break;
+		case OPT_KEYSTORE_LOCATION:
+			opts->keystore_location = arg;
+			break;
+		case OPT_NO_VERIFY:
+			opts->no_verify = true;
+			break;
+		case OPT_LOG:
+			opts->log_file = arg;
+			break;
+		case OPT_PROGRESS:
+			opts->progress = true;
 			break;
 		case OPT_JSON:
 			opts->json = true;
@@ -107,7 +214,7 @@ parse_options(int argc, char **argv, struct rcvall_options *opts)
 	}
 	if (argc > 1 && strcmp(argv[1], "-?") == 0)
 		return print_help();
-	while ((c = getopt_long(argc, argv, "D:B:lvV", long_options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "D:B:e:n:Y:lvV", long_options, NULL)) != -1)
 	{
 		for (int i = 0; i < N_OPTS && c < OPT_BASE; i++)
 		{
@@ -129,9 +236,12 @@ parse_options(int argc, char **argv, struct rcvall_options *opts)
 		if (!store_option(opts, c - OPT_BASE, optarg))
 			return PGX_EXIT_FAILURE;
 	}
-	if (optind < argc)
+	if (argc - optind != (opts->fetch_wal ? 2 : 0))
 	{
-		pgx_log_error("invalid argument %s", argv[optind]);
+		if (optind < argc)
+			pgx_log_error("invalid argument %s", argv[argc - 1]);
+		else
+			pgx_log_error("the name of a WAL file and where to copy it are necessary for option %s", "--fetch-wal");
 		pgx_log_advice();
 		return PGX_EXIT_FAILURE;
 	}
@@ -148,6 +258,75 @@ refuse_together(bool given, const char *option, const char *other)
 	return false;
 }
 
+/* What chooses what is done: at most one of them, and what does not go with it. */
+static bool
+check_operation(const struct rcvall_options *opts)
+{
+	const struct
+	{
+		bool		given;
+		const char *name;
+	}			operations[] = {
+		{opts->list, "-l"},
+		{opts->view_copying, "--view-results-of-copying"},
+		{opts->fetch_wal, "--fetch-wal"},
+		{opts->dry_run, "--dry-run"},
+	};
+	const char *first = NULL;
+	bool		recovers = !opts->list && !opts->view_copying && !opts->fetch_wal;
+
+	for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++)
+	{
+		if (!operations[i].given)
+			continue;
+		if (!refuse_together(first != NULL, first, operations[i].name))
+			return false;
+		first = operations[i].name;
+	}
+	return recovers ||
+		(refuse_together(opts->keystore_passphrase, "--keystore-passphrase", first) &&
+		 refuse_together(opts->target_time != NULL, "-e", first) &&
+		 refuse_together(opts->target_name != NULL, "-n", first) &&
+		 refuse_together(opts->target_xid != NULL, "--xid", first) &&
+		 refuse_together(opts->target_lsn != NULL, "--lsn", first) &&
+		 refuse_together(opts->copy_command != NULL, "-Y", first) &&
+		 refuse_together(opts->n_mappings > 0, "--tablespace-mapping", first) &&
+		 refuse_together(opts->json && !opts->list, "--json", first));
+}
+
+/* At most one place where recovery ends; and values that are none are refused here. */
+static bool
+check_targets(const struct rcvall_options *opts)
+{
+	const char *const targets[][2] = {
+		{opts->target_time, "-e"}, {opts->target_name, "-n"}, {opts->target_xid, "--xid"}, {opts->target_lsn, "--lsn"}
+	};
+	const char *first = NULL;
+	uint32_t	number;
+
+	for (size_t i = 0; i < sizeof(targets) / sizeof(targets[0]); i++)
+	{
+		if (targets[i][0] == NULL)
+			continue;
+		if (!refuse_together(first != NULL, first, targets[i][1]))
+			return false;
+		first = targets[i][1];
+	}
+	if (opts->target_xid != NULL && !pgx_parse_uint(opts->target_xid, "--xid", 3, UINT32_MAX, &number))
+		return false;
+	if (opts->target_timeline != NULL && strcmp(opts->target_timeline, "latest") != 0 &&
+		strcmp(opts->target_timeline, "current") != 0 &&
+		!pgx_parse_uint(opts->target_timeline, "--target-timeline", 1, UINT32_MAX, &number))
+		return false;
+	if (opts->copy_command != NULL && opts->copy_command[0] != '/')
+	{
+		pgx_log_error("an invalid value was specified for the option %s", "-Y");
+		pgx_log_hint("Specify the whole path.");
+		return false;
+	}
+	return true;
+}
+
 static bool
 check_usage(struct rcvall_options *opts)
 {
@@ -161,14 +340,24 @@ check_usage(struct rcvall_options *opts)
 	}
 	if (opts->pgdata == NULL && pgdata != NULL && pgdata[0] != '\0')
 		opts->pgdata = pgdata;
-	if (!opts->list && !opts->view_copying)
+	if (opts->fetch_wal && opts->area == NULL)
 	{
-		pgx_log_error("no operation is specified");
-		pgx_log_advice();
+		pgx_log_error("option %s is necessary for option %s", "-B", "--fetch-wal");
 		return false;
 	}
-	return refuse_together(opts->list && opts->view_copying, "-l", "--view-results-of-copying") &&
-		refuse_together(opts->json && opts->view_copying, "--json", "--view-results-of-copying");
+	return check_operation(opts) && check_targets(opts);
+}
+
+static int
+run(const struct rcvall_options *opts, char **args)
+{
+	if (opts->list)
+		return list_backups(opts);
+	if (opts->view_copying)
+		return view_copying(opts);
+	if (opts->fetch_wal)
+		return fetch_wal(opts->area, args[0], args[1]);
+	return recover(opts);
 }
 
 int
@@ -183,8 +372,15 @@ main(int argc, char **argv)
 	if (rc >= 0)
 		return rc;
 	pgx_log_set_verbose(opts.verbose);
+	/* What the server runs must not end recovery where it ends itself. */
 	if (!check_usage(&opts))
-		return PGX_EXIT_FAILURE;
-	rc = opts.list ? list_backups(&opts) : view_copying(&opts);
+		return opts.fetch_wal ? FETCH_BROKEN : PGX_EXIT_FAILURE;
+	rc = run(&opts, argv + optind);
+	for (size_t i = 0; i < opts.n_mappings; i++)
+	{
+		free(opts.mappings[i].old);
+		free(opts.mappings[i].new);
+	}
+	free(opts.mappings);
 	return pgx_finish_output(rc);
 }

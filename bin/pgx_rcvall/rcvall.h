@@ -10,11 +10,12 @@
 #include <stdint.h>
 
 #include "backup.h"
+#include "handover.h"
 
 /* --tablespace-mapping OLD=NEW */
 struct rcvall_mapping
 {
-	char	   *old;			/* the location on the server that was backed up, or the tablespace's name */
+	char	   *old;			/* the location on the server that was backed up */
 	char	   *new;			/* absolute */
 };
 
@@ -27,10 +28,23 @@ struct rcvall_options
 	const char *copy_command;	/* -Y */
 	const char *passphrase_file;
 	const char *log_file;		/* --log: the recovery server's */
+	const char *keystore_location;	/* NULL: as configured */
 	struct rcvall_mapping *mappings;	/* allocated */
 	size_t		n_mappings;
+
+	/* Where recovery ends; at most one of the first four. */
+	const char *target_time;
+	const char *target_name;
+	const char *target_xid;
+	const char *target_lsn;
+	const char *target_timeline;	/* NULL: "latest" */
+
 	bool		list;			/* -l */
 	bool		view_copying;	/* --view-results-of-copying */
+	bool		check;
+	bool		fetch_wal;
+	bool		dry_run;
+	bool		no_verify;
 	bool		keystore_passphrase;	/* ask for it, or read it from passphrase_file */
 	bool		progress;
 	bool		json;
@@ -55,5 +69,118 @@ extern int	view_copying(const struct rcvall_options *opts);
 
 /* standby.c: build a standby; returns an exit code */
 extern int	standby_run(const struct rcvall_options *opts);
+
+/* ---- WAL: wal.c ---------------------------------------------------------------- */
+
+/* A part of the history that leads to the timeline of recovery, newest first. */
+struct wal_timeline
+{
+	uint32_t	id;
+	uint64_t	begin;			/* where it left its parent; 0 for the first */
+};
+
+/* What WAL there is from a backup on. */
+struct wal_chain
+{
+	struct wal_timeline *timelines;
+	size_t		n_timelines;
+	uint64_t	end;			/* first LSN whose segment is missing */
+	size_t		n_segments;
+	char		missing[PGX_WAL_NAME_LEN + 1];	/* that segment, if there are later ones; else "" */
+};
+
+/* restore_command: find a file in the area and copy it.  An exit code: 0, 1 (there is none) or FETCH_BROKEN. */
+#define FETCH_BROKEN	255		/* makes the server give up instead of ending recovery here */
+extern int	fetch_wal(const char *area, const char *name, const char *to);
+
+/*
+ * Follow WAL from the backup's begin: on each segment, is it there, whole, and of this server?  False after a message,
+ * which names it.  A segment that is missing between others is not an error here, but noted.
+ */
+extern bool wal_chain_follow(const char *area, const struct pgx_backup *backup, const char *target_timeline,
+							 struct wal_chain *ret_chain);
+extern void wal_chain_clear(struct wal_chain *chain);
+
+/* Make links to all segments of the chain in a directory, all under the newest timeline's names. */
+extern bool wal_chain_link(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain,
+						   const char *dir);
+
+/* ---- recovery: one run ------------------------------------------------------------- */
+
+struct recovery
+{
+	const struct rcvall_options *opts;
+	char	   *area;
+	struct pgx_area list;
+	const struct pgx_backup *backup;
+	char	   *pgdata;			/* absolute */
+	char	   *postgres;
+	char	  **locations;		/* where each of the backup's tablespaces goes */
+	bool		same_place;		/* pgdata is that of the server that was backed up */
+	int			area_fd;		/* locks */
+	int			pgdata_fd;
+	struct wal_chain chain;
+	int64_t		target_time;	/* microseconds since 1970 */
+	uint64_t	target_lsn;
+
+	char	   *keystore_path;	/* NULL: the server that was backed up had none */
+	keystore   *ks;				/* loaded; open if it could be opened here */
+	bool		use_keystore_copy;	/* the keystore is lost; the backup's copy takes its place */
+	int			handover_fd;
+	struct pgx_core_policy core;
+
+	/* What recovery came to. */
+	char	   *log_path;
+	char	   *last_lsn;		/* NULL: nothing was replayed */
+	char	   *last_time;		/* NULL: no transaction was */
+	uint32_t	timeline;
+};
+
+/* recover.c: the whole of it; an exit code */
+extern int	recover(const struct rcvall_options *opts);
+extern bool recovery_begin(struct recovery *r, const struct rcvall_options *opts);
+extern void recovery_end(struct recovery *r);
+
+/* plan.c: what can be found out and refused before anything is touched */
+extern bool choose_backup(struct recovery *r);
+extern bool check_target_time(struct recovery *r);
+extern bool check_versions(const struct recovery *r);
+extern bool choose_locations(struct recovery *r);
+extern bool check_chain(struct recovery *r);
+extern bool took_by_command(const struct pgx_backup *backup, const char *resource);
+
+/* keys.c */
+extern bool choose_keystore(struct recovery *r);
+extern int	open_keystore(struct recovery *r);
+extern bool place_keystore(const struct recovery *r);
+
+/* search.c: points of recovery that only WAL can tell */
+extern int	search_target(struct recovery *r);
+
+/*
+ * Have pg_waldump read the chain, decrypted if the keystore is open, with further options; what gets each line.
+ * *ret_stopped: the LSN at which it could read no more; 0 if that cannot be told.  An exit code.
+ */
+extern int	wal_read(const struct recovery *r, const struct wal_chain *chain, const char *const *options,
+					 void (*what) (const char *line, void *arg), void *arg, uint64_t *ret_stopped);
+
+/* target.c: the directories that will be filled */
+extern bool target_check(struct recovery *r, bool *ret_leftover);
+extern bool target_prepare(struct recovery *r);
+extern bool target_mark(const struct recovery *r);
+extern bool target_finish(const struct recovery *r);
+
+/* restore.c: the files */
+extern bool restore_files(struct recovery *r);
+
+/* conf.c: the configuration files */
+extern bool restore_configuration(struct recovery *r);
+extern char *external_configuration(const struct recovery *r, const char *parameter);
+
+/* replay.c: the server that replays WAL */
+extern bool replay(struct recovery *r);
+
+#define MARKER_NAME		"pgx_rcvall.incomplete"	/* in a data directory that is being recovered */
+#define LOG_NAME		"pgx_rcvall.log"
 
 #endif							/* PGX_RCVALL_H */

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -56,12 +57,54 @@ is("$rc $out", "0 noted by it\n", 'what the copy command noted') or diag($err);
 like($out, qr/^Date +Status +Dir +Resources backed up by the copy command\n.*COMPLETE .*\n.*COMPLETE .*    pg_data,sec,plain\n$/,
 	'what it copied is in the list');
 
+# ---- to the newest state ----------------------------------------------------------------------
+
+dmpall_ok($node, '--label', 'second');
+rotate($node);
+$node->safe_psql('postgres', "INSERT INTO t_sec SELECT g, 'MARK_backup later' || g FROM generate_series(1, 500) g");
+archived($node);
+my $content = fingerprint($node, 'postgres');
+my $key = status_of($node, 'active_master_key');
+$node->stop;
+lose($node);
+$out = rcvall_ok($node, '-B', $area);
+like($out, qr/^Last replayed LSN: [0-9A-F]+\/[0-9A-F]+\nLast replayed transaction: \d{4}-\d\d-\d\d /, 'what was replayed');
+ok(!is_running($node), 'the server is stopped');
+is_deeply([ grep { /pgx_rcvall|signal|postmaster/ } slurp_dir($node->data_dir) ], [], 'nothing of recovery is left');
+$node->start;
+is_content(fingerprint($node, 'postgres'), $content, 'content of the newest state, over a rotation');
+is(status_of($node, 'active_master_key'), $key, 'and its master key');
+is($node->safe_psql('postgres', "SELECT count(*) FROM pg_settings WHERE name IN ('restore_command', 'recovery_target_time') AND setting <> ''"),
+	0, 'the configuration has nothing of recovery');
+is($node->safe_psql('postgres', 'SELECT timeline_id FROM pg_control_checkpoint()'), 2, 'a new timeline');
+$node->safe_psql('postgres', 'CREATE TABLE goes_on AS SELECT 1 AS a');
+archived($node);
+ok(-s "$area/archived_wal/00000002.history", 'its history is archived when the server runs again');
+
 # ---- refusals --------------------------------------------------------------------------------
 
 foreach my $case (
 	[ [ '-l', 'more' ], qr/invalid argument more/ ],
 	[ ['--no-such'],    qr/unrecognized option/ ],
 	[ [ '-l', '--view-results-of-copying' ], qr/option -l conflicts with option --view-results-of-copying/ ],
+	[ [ '-B', $area ],  qr/the server is running.*Please stop the server and retry\./s ],
+	[ [ '-B', $area, '-e', '2001-02-03' ], qr/"2001-02-03" is not a time/ ],
+	[ [ '-B', $area, '-e', '2001-02-30 04:05:06' ], qr/is not a time/ ],
+	[ [ '-B', $area, '-e', '2100-01-01 00:00:00' ], qr/the requested recovery point is in the future/ ],
+	[ [ '-B', $area, '-e', '2001-01-01 00:00:00' ],
+		qr/the requested recovery point is earlier than the date and time that the backup finished/ ],
+	[ [ '-B', $area, '--lsn', '0/10' ],
+		qr/the requested recovery point is earlier than the date and time that the backup finished/ ],
+	[ [ '-B', $area, '--lsn', 'x' ], qr/an invalid value was specified for the option --lsn/ ],
+	[ [ '-B', $area, '--xid', '1' ], qr/--xid must be in range 3/ ],
+	[ [ '-B', $area, '-n', 'x' x 64 ], qr/restore point name is too long \(maximum 63 bytes\)/ ],
+	[ [ '-B', $area, '-n', 'x', '--xid', 700 ], qr/option -n conflicts with option --xid/ ],
+	[ [ '-B', $area, '--backup', 'none' ], qr/the specified backup does not exist/ ],
+	[ [ '-B', $area, '-Y', '/bin/true' ],
+		qr/option -Y must not be specified because backup has not been performed with the copy command/ ],
+	[ [ '-l', '-n', 'x' ], qr/option -n conflicts with option -l/ ],
+	[ [ '-B', $area, '--tablespace-mapping', 'x=/y' ], qr/an invalid value was specified for the option --tablespace-mapping/ ],
+	[ [ '-B', $area, '--tablespace-mapping', '/x=/y' ], qr/no tablespace of the backup lies in "\/x"/ ],
 	[ [ '-l', '-B', work_dir() . '/none' ], qr/the specified backup storage directory ".*none" is not correct/ ],
   )
 {

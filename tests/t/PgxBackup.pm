@@ -8,6 +8,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use File::Path qw(remove_tree);
 use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -17,7 +18,7 @@ use PgxTde;
 
 our @EXPORT = qw(
   backup_primary area_dir dmpall dmpall_ok backups_of newest_backup backup_info restored
-  fill_tablespaces start_dmpall rcvall
+  fill_tablespaces start_dmpall rcvall rcvall_ok lose archived
 );
 
 # The backup area of a server; it exists and is 0700.
@@ -92,6 +93,43 @@ sub rcvall
 	local %ENV = $node->_get_env();
 	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER PGDATA)};
 	return run_program([ 'pgx_rcvall', '-D', $node->data_dir, @options ], stdin => $stdin, timeout => 300);
+}
+
+# A recovery that must succeed; returns its standard output.
+sub rcvall_ok
+{
+	my ($node, @options) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($rc, $out, $err) = rcvall($node, @options);
+	ok($rc == 0 && $out =~ /^Recovery of database completed successfully\.$/m, 'pgx_rcvall ' . join(' ', grep { !ref } @options))
+	  || diag("$rc, $out, $err");
+	return $out;
+}
+
+# Stop a server if it runs, and lose its data: data directory and tablespaces are empty then.  With a true second
+# argument, its keystore is lost too.
+sub lose
+{
+	my ($node, $keystore) = @_;
+	$node->stop('immediate') if is_running($node);
+	$node->_update_pid(0);
+	remove_tree($node->data_dir, { keep_root => 1 });
+	foreach my $dir (glob $node->basedir . '/ts_*')
+	{
+		remove_tree($dir, { keep_root => 1 });
+	}
+	unlink glob keystore_dir($node) . '/*' if $keystore;
+	return;
+}
+
+# End the current segment and wait until it is in the archive.
+sub archived
+{
+	my ($node) = @_;
+	my $segment = finish_segment($node);
+	$node->poll_query_until('postgres', "SELECT last_archived_wal >= '$segment' FROM pg_stat_archiver")
+	  or die "segment $segment is not archived";
+	return $segment;
 }
 
 # Start it and return the IPC::Run handle.

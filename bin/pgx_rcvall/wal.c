@@ -1,0 +1,432 @@
+/*
+ * wal.c
+ *		WAL for recovery: where a segment is, and whether all of them are there.
+ *
+ * The rules are the server's: of the timelines that lead to the one recovery follows, a segment is taken from
+ * the newest that has it.  What is read here is not encrypted: names, sizes and page headers.
+ */
+#include <config.h>
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "file.h"
+#include "log.h"
+#include "mem.h"
+#include "rcvall.h"
+#include "wal.h"
+
+#define COPY_CHUNK		(64 * 1024 * 1024)
+#define MAX_HISTORY		(1024 * 1024)
+
+/* Offsets in a long page header, see pgx_tde_formats(5). */
+#define SYSID_OFFSET		24
+#define SEGMENT_SIZE_OFFSET 32
+
+/* ---- fetching one file ------------------------------------------------------------- */
+
+/* Where a file may be, best first.  "%s" is its name. */
+static const char *const places[] = {
+	PGX_AREA_ARCHIVED_WAL "/%s",
+	PGX_AREA_ONLINE_WAL "/%s",
+	PGX_AREA_ONLINE_WAL "/%s.partial",	/* pg_receivewal's current one */
+};
+
+#define N_PLACES	(sizeof(places) / sizeof(places[0]))
+
+static char *
+place_path(const char *area, size_t place, const char *name)
+{
+	const char *suffix = strchr(places[place], '%') + 2;
+
+	return pgx_printf("%s/%.*s%s%s", area, (int) (strchr(places[place], '%') - places[place]), places[place], name,
+					  suffix);
+}
+
+static bool
+copy_wal(const char *from, const char *to)
+{
+	int			in = open(from, O_RDONLY | O_CLOEXEC);
+	int			out = -1;
+	ssize_t		n = -1;
+
+	if (in < 0)
+		pgx_log_error("could not open file \"%s\": %m", from);
+	else if ((out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)) < 0)
+		pgx_log_error("could not create file \"%s\": %m", to);
+	else
+	{
+		do
+			n = copy_file_range(in, NULL, out, NULL, COPY_CHUNK, 0);
+		while (n > 0 || (n < 0 && errno == EINTR));
+		if (n < 0)
+			pgx_log_error("could not copy file \"%s\" to \"%s\": %m", from, to);
+	}
+	if (out >= 0 && close(out) != 0 && n == 0)
+	{
+		pgx_log_error("could not close file \"%s\": %m", to);
+		n = -1;
+	}
+	if (in >= 0)
+		(void) close(in);
+	return n == 0;
+}
+
+int
+fetch_wal(const char *area, const char *name, const char *to)
+{
+	if (name[0] == '\0' || strchr(name, '/') != NULL)
+	{
+		pgx_log_error("invalid argument %s", name);
+		return FETCH_BROKEN;
+	}
+	for (size_t i = 0; i < N_PLACES; i++)
+	{
+		char	   *path = place_path(area, i, name);
+		struct stat st;
+		int			rc = -1;
+
+		if (stat(path, &st) == 0)
+			rc = copy_wal(path, to) ? PGX_EXIT_OK : FETCH_BROKEN;
+		else if (errno != ENOENT)
+		{
+			pgx_log_error("could not stat file \"%s\": %m", path);
+			rc = FETCH_BROKEN;
+		}
+		free(path);
+		if (rc >= 0)
+			return rc;
+	}
+	return PGX_EXIT_FAILURE;
+}
+
+/* ---- one segment -------------------------------------------------------------------- */
+
+/* Where a segment is: in the area, or in the backup.  NULL if nowhere.  The caller frees it. */
+static char *
+find_segment(const char *area, const struct pgx_backup *backup, const char *name)
+{
+	static const char *const own[] = {PGX_BACKUP_WAL, PGX_BACKUP_DATA "/pg_wal"};
+
+	for (size_t i = 0; i < N_PLACES + 2; i++)
+	{
+		char	   *dir = i < N_PLACES ? NULL : pgx_backup_path(backup, own[i - N_PLACES]);
+		char	   *path = i < N_PLACES ? place_path(area, i, name) : pgx_join(dir, name);
+
+		free(dir);
+		if (access(path, F_OK) == 0)
+			return path;
+		free(path);
+	}
+	return NULL;
+}
+
+/* Is the file what its name says, and of the server that was backed up? */
+static bool
+check_segment(const char *path, uint64_t lsn, const struct pgx_backup_info *info)
+{
+	uint8_t		page[TDE_WAL_LONG_HEADER];
+	struct tde_wal_header header;
+	struct stat st;
+	uint64_t	sysid;
+	uint32_t	size;
+	uint16_t	magic;
+	char		sysid_text[24];
+	const char *wrong = NULL;
+	int			fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || fstat(fd, &st) != 0)
+		wrong = strerror(errno);
+	else if (st.st_size != (off_t) info->wal_segment_size)
+		wrong = "its size is wrong";
+	else if (pread(fd, page, sizeof(page), 0) != (ssize_t) sizeof(page))
+		wrong = "it could not be read";
+	else
+	{
+		memcpy(&magic, page, sizeof(magic));
+		memcpy(&sysid, page + SYSID_OFFSET, sizeof(sysid));
+		memcpy(&size, page + SEGMENT_SIZE_OFFSET, sizeof(size));
+		snprintf(sysid_text, sizeof(sysid_text), "%" PRIu64, sysid);
+		if (!tde_wal_parse(page, magic, &header) || header.address != lsn || size != info->wal_segment_size)
+			wrong = "it does not begin with the page that belongs there";
+		else if (strcmp(sysid_text, info->system_identifier) != 0)
+			wrong = "it is of another server";
+	}
+	if (fd >= 0)
+		(void) close(fd);
+	if (wrong != NULL)
+		pgx_log_error("WAL segment \"%s\" is not usable: %s", path, wrong);
+	return wrong == NULL;
+}
+
+/* ---- timelines ------------------------------------------------------------------------ */
+
+static char *
+history_path(const char *area, uint32_t timeline)
+{
+	char		name[24];
+
+	snprintf(name, sizeof(name), "%08" PRIX32 ".history", timeline);
+	for (size_t i = 0; i < 2; i++)
+	{
+		char	   *path = place_path(area, i, name);
+
+		if (access(path, F_OK) == 0)
+			return path;
+		free(path);
+	}
+	return NULL;
+}
+
+/* The newest timeline there is, as the server looks for it: one number after the other. */
+static uint32_t
+newest_timeline(const char *area, uint32_t from)
+{
+	for (;;)
+	{
+		char	   *path = history_path(area, from + 1);
+
+		if (path == NULL)
+			return from;
+		free(path);
+		from++;
+	}
+}
+
+static void
+add_timeline(struct wal_chain *chain, uint32_t id, uint64_t begin)
+{
+	chain->timelines = pgx_realloc(chain->timelines, (chain->n_timelines + 1) * sizeof(*chain->timelines));
+	/* A history file has them oldest first; here they are newest first. */
+	memmove(chain->timelines + 1, chain->timelines, chain->n_timelines * sizeof(*chain->timelines));
+	chain->timelines[0].id = id;
+	chain->timelines[0].begin = begin;
+	chain->n_timelines++;
+}
+
+/* Lines "PARENT <tab> LSN <tab> REASON": up to there, the parent. */
+static bool
+parse_history(char *text, uint32_t timeline, struct wal_chain *chain)
+{
+	uint64_t	begin = 0;
+
+	for (char *line = text, *next; line != NULL && *line != '\0'; line = next)
+	{
+		char		lsn_text[PGX_LSN_STRLEN + 1];
+		uint32_t	id;
+		uint64_t	lsn;
+
+		next = strchr(line, '\n');
+		if (next != NULL)
+			*next++ = '\0';
+		line += strspn(line, " \t");
+		if (*line == '\0' || *line == '#')
+			continue;
+		if (sscanf(line, "%" SCNu32 " %17s", &id, lsn_text) != 2 || !pgx_lsn_parse(lsn_text, &lsn))
+			return false;
+		add_timeline(chain, id, begin);
+		begin = lsn;
+	}
+	add_timeline(chain, timeline, begin);
+	return true;
+}
+
+static bool
+read_history(const char *area, uint32_t timeline, struct wal_chain *chain)
+{
+	char	   *path = history_path(area, timeline);
+	uint8_t    *bytes = NULL;
+	size_t		len;
+	bool		ok = false;
+
+	if (path == NULL && timeline == 1)
+	{
+		add_timeline(chain, 1, 0);	/* the first has no history */
+		return true;
+	}
+	if (path == NULL)
+		pgx_log_error("the history file \"%08" PRIX32 ".history\" of timeline %" PRIu32 " is missing in \"%s/%s\"",
+					  timeline, timeline, area, PGX_AREA_ARCHIVED_WAL);
+	else if (pgx_file_read(path, MAX_HISTORY, 0, "600", &bytes, &len))
+	{
+		ok = parse_history((char *) bytes, timeline, chain);
+		if (!ok)
+			pgx_log_error("timeline history file \"%s\" is not valid", path);
+	}
+	free(bytes);
+	free(path);
+	return ok;
+}
+
+/* Does the history go through the end of the backup? */
+static bool
+check_history(const struct wal_chain *chain, const struct pgx_backup *backup)
+{
+	const struct pgx_backup_info *info = &backup->info;
+
+	for (size_t i = 0; i < chain->n_timelines; i++)
+	{
+		if (chain->timelines[i].id == info->end_timeline &&
+			(i == 0 || chain->timelines[i - 1].begin >= info->end_lsn))
+			return true;
+	}
+	pgx_log_error("timeline %" PRIu32 " does not come from the backup \"%s\"", chain->timelines[0].id, backup->name);
+	pgx_log_hint("Choose another backup with --backup, or another timeline with --target-timeline.");
+	return false;
+}
+
+/* ---- the chain -------------------------------------------------------------------------- */
+
+/*
+ * The segment at an LSN, from the newest timeline that has it.  *ret_name: that name, or the first that
+ * was looked for.
+ */
+static char *
+segment_at(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain, uint64_t lsn,
+		   char ret_name[PGX_WAL_NAME_LEN + 1])
+{
+	uint32_t	size = backup->info.wal_segment_size;
+
+	ret_name[0] = '\0';
+	for (size_t i = 0; i < chain->n_timelines; i++)
+	{
+		char		name[PGX_WAL_NAME_LEN + 1];
+		char	   *path;
+
+		if (chain->timelines[i].begin >= lsn + size)
+			continue;			/* it began later */
+		pgx_wal_name(chain->timelines[i].id, lsn, size, name);
+		if (ret_name[0] == '\0')
+			memcpy(ret_name, name, sizeof(name));
+		path = find_segment(area, backup, name);
+		if (path != NULL)
+		{
+			memcpy(ret_name, name, sizeof(name));
+			return path;
+		}
+	}
+	return NULL;
+}
+
+/* Has a directory a segment that recovery would need after the missing one? */
+static bool
+has_later(const char *area, const char *folder, const struct wal_chain *chain, uint32_t size)
+{
+	char	   *dir = pgx_join(area, folder);
+	DIR		   *d = opendir(dir);
+	struct dirent *e;
+	bool		found = false;
+
+	free(dir);
+	while (!found && d != NULL && (e = readdir(d)) != NULL)
+	{
+		uint32_t	timeline;
+		uint64_t	lsn;
+
+		if (!pgx_wal_name_parse(e->d_name, size, &timeline, &lsn) || lsn <= chain->end)
+			continue;
+		for (size_t i = 0; i < chain->n_timelines; i++)
+		{
+			if (chain->timelines[i].id == timeline && lsn + size > chain->timelines[i].begin &&
+				(i == 0 || lsn < chain->timelines[i - 1].begin))
+				found = true;
+		}
+	}
+	if (d != NULL)
+		(void) closedir(d);
+	return found;
+}
+
+static bool
+follow_segments(const char *area, const struct pgx_backup *backup, struct wal_chain *chain)
+{
+	const struct pgx_backup_info *info = &backup->info;
+	uint32_t	size = info->wal_segment_size;
+	char		name[PGX_WAL_NAME_LEN + 1];
+
+	chain->end = info->start_lsn - info->start_lsn % size;
+	for (;;)
+	{
+		char	   *path = segment_at(area, backup, chain, chain->end, name);
+		bool		ok;
+
+		if (path == NULL)
+			break;
+		ok = check_segment(path, chain->end, info);
+		free(path);
+		if (!ok)
+			return false;
+		chain->end += size;
+		chain->n_segments++;
+	}
+	if (chain->end < info->end_lsn)
+	{
+		pgx_log_error("WAL segment \"%s\", which the backup \"%s\" needs, is missing", name, backup->name);
+		return false;
+	}
+	if (has_later(area, PGX_AREA_ARCHIVED_WAL, chain, size) || has_later(area, PGX_AREA_ONLINE_WAL, chain, size))
+		memcpy(chain->missing, name, sizeof(name));
+	return true;
+}
+
+bool
+wal_chain_follow(const char *area, const struct pgx_backup *backup, const char *target_timeline,
+				 struct wal_chain *ret_chain)
+{
+	const struct pgx_backup_info *info = &backup->info;
+	struct wal_chain chain = {0};
+	uint32_t	timeline = info->end_timeline;
+
+	if (target_timeline == NULL || strcmp(target_timeline, "latest") == 0)
+		timeline = newest_timeline(area, timeline);
+	else if (strcmp(target_timeline, "current") != 0)
+		timeline = (uint32_t) strtoul(target_timeline, NULL, 0);
+	if (read_history(area, timeline, &chain) && check_history(&chain, backup) &&
+		follow_segments(area, backup, &chain))
+	{
+		*ret_chain = chain;
+		return true;
+	}
+	wal_chain_clear(&chain);
+	return false;
+}
+
+bool
+wal_chain_link(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain, const char *dir)
+{
+	uint32_t	size = backup->info.wal_segment_size;
+	uint64_t	lsn = backup->info.start_lsn - backup->info.start_lsn % size;
+	bool		ok = true;
+
+	for (; ok && lsn < chain->end; lsn += size)
+	{
+		char		name[PGX_WAL_NAME_LEN + 1];
+		char	   *path = segment_at(area, backup, chain, lsn, name);
+		char	   *link;
+
+		if (path == NULL)
+			break;				/* taken away just now */
+		pgx_wal_name(chain->timelines[0].id, lsn, size, name);
+		link = pgx_join(dir, name);
+		ok = symlink(path, link) == 0;
+		if (!ok)
+			pgx_log_error("could not create symbolic link \"%s\": %m", link);
+		free(link);
+		free(path);
+	}
+	return ok;
+}
+
+void
+wal_chain_clear(struct wal_chain *chain)
+{
+	free(chain->timelines);
+	memset(chain, 0, sizeof(*chain));
+}
