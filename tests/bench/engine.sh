@@ -55,7 +55,7 @@ clean_up()
 	cd /
 	for ((i = ${#mounted[@]} - 1; i >= 0; i--)); do
 		# What served a FUSE mount ends a little after it.
-		for _ in 1 2 3 4 5 6 7 8 9 10; do
+		for _ in $(seq 60); do
 			umount "${mounted[i]}" 2>/dev/null && break
 			sleep 0.3
 		done
