@@ -12,7 +12,6 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "access/xlog_internal.h"
 #include "access/xloginsert.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -137,28 +136,6 @@ begin_wal_encryption(tde_keytable *kt, const uint8_t *kt_buf, size_t kt_len)
 }
 
 /*
- * Slots of the keystore, which a passphrase could be guessed from, never are in WAL in the clear.  A page that
- * was begun before WAL was encrypted stays in the clear to its end, over a restart too; then begin
- * another segment.
- */
-static void
-leave_clear_page(void)
-{
-	const struct pgx_io_shared *shared = pgx_io->shared;
-	XLogRecPtr	end = GetXLogInsertRecPtr();
-	bool		first_page = XLogSegmentOffset(end, wal_segment_size) < XLOG_BLCKSZ;
-
-	/* Nothing is in the page yet, and nothing to flush in it. */
-	if (end % XLOG_BLCKSZ == (first_page ? SizeOfXLogLongPHD : SizeOfXLogShortPHD))
-		return;
-
-	/* If no page was written since the start, what this one is like is not known. */
-	XLogFlush(end);
-	if (!shared->last_valid || shared->last_epoch == 0)
-		XLogFlush(RequestXLogSwitch(false));
-}
-
-/*
  * Set the master key.  The order matters; a crash at any point leaves a keystore that opens every
  * key in use: first the new master key is safe in the keystore, then the data keys
  * are wrapped under it, then both are logged for the standbys.  A base backup that takes the new table and the
@@ -169,9 +146,7 @@ set_master_key(const Passphrase *passphrase)
 {
 	keystore   *ks = pgx_new_keystore();
 	tde_keytable *kt;
-	uint8_t    *ks_buf;
 	uint8_t    *kt_buf;
-	size_t		ks_len;
 	size_t		kt_len;
 
 	pgx_check_location(ERROR);
@@ -197,10 +172,7 @@ set_master_key(const Passphrase *passphrase)
 	else
 		pgx_write_keytable(kt_buf, kt_len);
 
-	check(ks, keystore_serialize(ks, &ks_buf, &ks_len));
-	leave_clear_page();
-	XLogFlush(pgx_log_keystore(ks_buf, ks_len, kt_buf, kt_len));
-	free(ks_buf);
+	pgx_log_change(ks, kt_buf, kt_len, NULL);
 	free(kt_buf);
 	LWLockRelease(pgx_lock());
 	ereport(LOG,
@@ -267,8 +239,6 @@ pgx_set_keystore_passphrase(PG_FUNCTION_ARGS)
 	Passphrase	old = get_passphrase(fcinfo, 0);
 	Passphrase	new = get_passphrase(fcinfo, 1);
 	keystore   *ks;
-	uint8_t    *buf;
-	size_t		len;
 
 	check_allowed("pgx_set_keystore_passphrase()", true);
 	pgx_check_location(ERROR);
@@ -278,9 +248,7 @@ pgx_set_keystore_passphrase(PG_FUNCTION_ARGS)
 	check(ks, keystore_load(ks, pgx_keystore_path()));
 	check(ks, keystore_change_passphrase(ks, old.text, old.len, new.text, new.len, NULL));
 	check(ks, keystore_store(ks, pgx_keystore_path()));
-	check(ks, keystore_serialize(ks, &buf, &len));
-	XLogFlush(pgx_log_keystore(buf, len, NULL, 0));
-	free(buf);
+	pgx_log_change(ks, NULL, 0, NULL);
 	if (pgx_state->opened_by != PGX_CLOSED)
 		pgx_note_open(ks, PGX_CLOSED);
 	LWLockRelease(pgx_lock());

@@ -277,6 +277,8 @@ pgx_open_own_keystore(void)
 
 	if (status == KEYSTORE_OK)
 		status = keystore_open_ksk(ks, pgx_state->ksk);
+	if (status == KEYSTORE_EWRONGKEY && keystore_open_ksk(ks, pgx_state->next_ksk) == KEYSTORE_OK)
+		status = KEYSTORE_OK;
 	if (status != KEYSTORE_OK)
 		pgx_report_keystore(ERROR, ks, status);
 	return ks;

@@ -31,6 +31,27 @@ REVOKE ALL ON FUNCTION pg_catalog.pgx_set_master_key() FROM PUBLIC;
 REVOKE ALL ON FUNCTION pg_catalog.pgx_open_keystore(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION pg_catalog.pgx_set_keystore_passphrase(text, text) FROM PUBLIC;
 
+-- Ciphertext out, and changed ciphertext in: what pgx_keystore -d works with.  May be granted.
+
+CREATE FUNCTION pg_catalog.pgx_get_keystore()
+RETURNS bytea
+AS 'MODULE_PATHNAME', 'pgx_get_keystore'
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION pg_catalog.pgx_store_keystore(keystore bytea)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgx_store_keystore'
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION pg_catalog.pgx_store_keystore(keystore bytea, envelope bytea)
+RETURNS void
+AS 'MODULE_PATHNAME', 'pgx_store_keystore'
+LANGUAGE C STRICT VOLATILE PARALLEL UNSAFE;
+
+REVOKE ALL ON FUNCTION pg_catalog.pgx_get_keystore() FROM PUBLIC;
+REVOKE ALL ON FUNCTION pg_catalog.pgx_store_keystore(bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION pg_catalog.pgx_store_keystore(bytea, bytea) FROM PUBLIC;
+
 CREATE FUNCTION pg_catalog.pgx_tablespace_algorithm(tablespace oid)
 RETURNS text
 AS 'MODULE_PATHNAME', 'pgx_tablespace_algorithm'

@@ -47,6 +47,9 @@ typedef struct PgxState
 	uint64		generation;
 	uint32		active_key;
 	uint8		ksk[KEYSTORE_KEY_LEN];
+
+	/* What the file is under if a rekey was stored, but not noted above any more: a process crashed in between. */
+	uint8		next_ksk[KEYSTORE_KEY_LEN];
 } PgxState;
 
 extern const struct pgx_io_api *pgx_io; /* NULL without the I/O layer */
@@ -104,7 +107,12 @@ extern void pgx_publish_keys(tde_keytable *kt);
 /* rmgr.c */
 extern void pgx_register_rmgr(void);
 extern XLogRecPtr pgx_log_keytable(const void *keytable, size_t keytable_len);
-extern XLogRecPtr pgx_log_keystore(const void *ks, size_t ks_len, const void *keytable, size_t keytable_len);
+extern XLogRecPtr pgx_log_keystore(const void *ks, size_t ks_len, const void *keytable, size_t keytable_len,
+								   const void *envelope);
+
+/* store.c: handing out the keystore, taking over a changed one */
+extern void pgx_log_change(keystore *ks, const uint8_t *keytable, size_t keytable_len, const uint8_t *envelope);
+extern void pgx_reseal_auto_open(keystore *ks);
 
 /* destination.c: where backups go */
 extern void pgx_define_destination(void);

@@ -8,6 +8,7 @@
  *
  * KEYTABLE: the bytes of the new key table.
  * KEYSTORE: u32 length of the new key table (0: unchanged), its bytes, then the bytes of the new keystore.
+ * REKEY: the same, with the new keystore's key, sealed for who has the former one, after the key table.
  */
 #include "pgx_postgres.h"
 
@@ -21,6 +22,7 @@
 
 #define XLOG_PGX_KEYTABLE	0x00
 #define XLOG_PGX_KEYSTORE	0x10
+#define XLOG_PGX_REKEY		0x20
 
 static bool
 same_file_bytes(keystore *ks, const void *buf, size_t len)
@@ -65,6 +67,44 @@ redo_keytable(const char *buf, size_t len)
 	atomic_store(&pgx_io->shared->wal_on, 1);
 }
 
+/* Store what came by replication, and let the server know. */
+static void
+take_over(keystore *ks)
+{
+	enum keystore_status status = keystore_store(ks, pgx_keystore_path());
+
+	if (status != KEYSTORE_OK)
+		pgx_report_keystore(FATAL, ks, status);
+	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
+	pgx_note_open(ks, PGX_CLOSED);
+	LWLockRelease(pgx_lock());
+	ereport(LOG,
+			(errmsg("keystore \"%s\" has been brought to generation %llu by replication",
+					pgx_keystore_path(), (unsigned long long) keystore_get_generation(ks))));
+}
+
+/* Does the auto-open file open the keystore, or is there none? */
+static bool
+opens_automatically(keystore *ks)
+{
+	struct keystore_auto_open_info info;
+
+	return keystore_auto_open_status(ks, pgx_keystore_path(), &info) == KEYSTORE_OK &&
+		(info.usable || strcmp(info.kind, "none") == 0);
+}
+
+static bool
+same_ksk(keystore *one, keystore *two)
+{
+	uint8		ksk[2][KEYSTORE_KEY_LEN];
+	bool		same;
+
+	same = keystore_get_ksk(one, ksk[0]) == KEYSTORE_OK && keystore_get_ksk(two, ksk[1]) == KEYSTORE_OK &&
+		memcmp(ksk[0], ksk[1], KEYSTORE_KEY_LEN) == 0;
+	explicit_bzero(ksk, sizeof(ksk));
+	return same;
+}
+
 /*
  * Take over a keystore from WAL.  Older than, or the same as, this server's own: nothing to do.  Keys
  * that only this server has (made on a primary whose WAL was lost in a failover) are kept as retired ones.
@@ -85,32 +125,61 @@ redo_keystore(const char *buf, size_t len)
 	if (same_file_bytes(mine, buf, len))
 		return;
 
+	/* What was logged before a rekey that is known here already opens with the former key. */
 	status = keystore_load_bytes(theirs, buf, len, "WAL");
 	if (status == KEYSTORE_OK)
-		status = keystore_open_ksk(theirs, pgx_state->ksk);
+		status = keystore_open_like(theirs, mine);
 	if (status != KEYSTORE_OK)
 		pgx_report_keystore(FATAL, theirs, status);
 
-	if (keystore_get_generation(theirs) < keystore_get_generation(mine))
+	if (keystore_get_generation(theirs) < keystore_get_generation(mine) || !same_ksk(mine, theirs))
 	{
 		status = keystore_merge(mine, theirs, &only_theirs);
 		if (status != KEYSTORE_OK)
 			pgx_report_keystore(FATAL, mine, status);
 		if (only_theirs == 0)
 			return;
+		if (!same_ksk(mine, theirs))
+		{
+			take_over(mine);
+			return;
+		}
 	}
 	status = keystore_merge(theirs, mine, &only_mine);
-	if (status == KEYSTORE_OK)
-		status = keystore_store(theirs, pgx_keystore_path());
 	if (status != KEYSTORE_OK)
 		pgx_report_keystore(FATAL, theirs, status);
+	take_over(theirs);
+}
 
-	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
-	pgx_note_open(theirs, PGX_CLOSED);
-	LWLockRelease(pgx_lock());
-	ereport(LOG,
-			(errmsg("keystore \"%s\" has been brought to generation %llu by replication",
-					pgx_keystore_path(), (unsigned long long) keystore_get_generation(theirs))));
+/*
+ * Follow a rekey: what opened this server without a passphrase is made anew.  The passphrases are those that the
+ * primary has now.
+ */
+static void
+redo_rekey(const char *envelope, const char *buf, size_t len)
+{
+	keystore   *mine;
+	enum keystore_status status;
+
+	if (pgx_state->opened_by == PGX_CLOSED)
+		stop_closed("keystore");
+	mine = pgx_new_keystore();
+	pgx_lock_keystore(mine);
+	mine = pgx_open_own_keystore();
+	if (!same_file_bytes(mine, buf, len))
+	{
+		status = keystore_apply_rekey(mine, buf, len, envelope, KEYSTORE_ENVELOPE_LEN);
+		if (status != KEYSTORE_OK)
+			pgx_report_keystore(FATAL, mine, status);
+		status = keystore_get_ksk(mine, pgx_state->next_ksk);
+		if (status != KEYSTORE_OK)
+			pgx_report_keystore(FATAL, mine, status);
+		take_over(mine);
+	}
+
+	/* If this server stopped before it came to that, it does so now. */
+	if (!opens_automatically(mine))
+		pgx_reseal_auto_open(mine);
 }
 
 static void
@@ -118,24 +187,32 @@ redo_record(XLogReaderState *record)
 {
 	const char *data = XLogRecGetData(record);
 	size_t		len = XLogRecGetDataLen(record);
+	uint8		type = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
+	size_t		envelope_len = type == XLOG_PGX_REKEY ? KEYSTORE_ENVELOPE_LEN : 0;
 	uint32		keytable_len;
+	const char *rest;
 
-	switch (XLogRecGetInfo(record) & ~XLR_INFO_MASK)
+	switch (type)
 	{
 		case XLOG_PGX_KEYTABLE:
 			redo_keytable(data, len);
 			break;
 		case XLOG_PGX_KEYSTORE:
-			if (len < sizeof(keytable_len))
+		case XLOG_PGX_REKEY:
+			if (len < sizeof(keytable_len) + envelope_len)
 				elog(PANIC, "pgx_tde: KEYSTORE record is too short");
 			memcpy(&keytable_len, data, sizeof(keytable_len));
 			data += sizeof(keytable_len);
-			len -= sizeof(keytable_len);
+			len -= sizeof(keytable_len) + envelope_len;
 			if (keytable_len > len)
 				elog(PANIC, "pgx_tde: KEYSTORE record is too short");
 
 			/* The keystore first: it has the key that the new table is wrapped under. */
-			redo_keystore(data + keytable_len, len - keytable_len);
+			rest = data + keytable_len;
+			if (type == XLOG_PGX_REKEY)
+				redo_rekey(rest, rest + envelope_len, len - keytable_len);
+			else
+				redo_keystore(rest, len - keytable_len);
 			if (keytable_len > 0)
 				redo_keytable(data, keytable_len);
 			break;
@@ -169,6 +246,8 @@ pgx_identify(uint8 info)
 			return "KEYTABLE";
 		case XLOG_PGX_KEYSTORE:
 			return "KEYSTORE";
+		case XLOG_PGX_REKEY:
+			return "REKEY";
 		default:
 			return NULL;
 	}
@@ -196,7 +275,8 @@ pgx_log_keytable(const void *keytable, size_t keytable_len)
 }
 
 XLogRecPtr
-pgx_log_keystore(const void *ks, size_t ks_len, const void *keytable, size_t keytable_len)
+pgx_log_keystore(const void *ks, size_t ks_len, const void *keytable, size_t keytable_len,
+				 const void *envelope)
 {
 	uint32		header = (uint32) keytable_len;
 
@@ -204,6 +284,8 @@ pgx_log_keystore(const void *ks, size_t ks_len, const void *keytable, size_t key
 	XLogRegisterData((char *) &header, sizeof(header));
 	if (keytable_len > 0)
 		XLogRegisterData((char *) keytable, (int) keytable_len);
+	if (envelope != NULL)
+		XLogRegisterData((char *) envelope, KEYSTORE_ENVELOPE_LEN);
 	XLogRegisterData((char *) ks, (int) ks_len);
-	return XLogInsert(PGX_TDE_RMGR_ID, XLOG_PGX_KEYSTORE);
+	return XLogInsert(PGX_TDE_RMGR_ID, envelope != NULL ? XLOG_PGX_REKEY : XLOG_PGX_KEYSTORE);
 }
