@@ -26,7 +26,7 @@ setup_build_packages="build-essential autoconf automake libtool pkg-config libss
 	check libjansson-dev libtss2-dev libzstd-dev liblz4-dev postgresql-$setup_major postgresql-client-$setup_major
 	postgresql-server-dev-$setup_major procps"
 setup_test_packages="libipc-run-perl libio-pty-perl openssh-server openssh-client mandoc python3 strace gdb
-	python3-cryptography swtpm"
+	python3-cryptography swtpm pgbackrest barman"
 
 # Who runs the servers when root starts us: PostgreSQL refuses to run as root.
 setup_user=${PGX_TEST_USER:-pgxtest}
