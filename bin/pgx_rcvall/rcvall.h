@@ -99,6 +99,9 @@ extern int	fetch_wal(const char *area, const char *name, const char *to);
  */
 extern bool wal_chain_follow(const char *area, const struct pgx_backup *backup, const char *target_timeline,
 							 struct wal_chain *ret_chain);
+/* Archive what only the mirror has in full; false after warnings. */
+extern bool wal_chain_archive(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain);
+
 extern void wal_chain_clear(struct wal_chain *chain);
 
 /* Make links to all segments of the chain in a directory, all under the newest timeline's names. */
@@ -176,6 +179,9 @@ extern bool restore_files(struct recovery *r);
 /* conf.c: the configuration files */
 extern bool restore_configuration(struct recovery *r);
 extern char *external_configuration(const struct recovery *r, const char *parameter);
+
+/* mirror.c: make the place of the mirrored WAL free for the recovered server; only warns */
+extern void mirror_put_aside(const struct recovery *r);
 
 /* replay.c: the server that replays WAL */
 extern bool replay(struct recovery *r);

@@ -161,7 +161,10 @@ recover(const struct rcvall_options *opts)
 		rc = PGX_EXIT_FAILURE;
 		pgx_catch_signals();
 		if (target_prepare(&r) && restore_files(&r) && place_keystore(&r) && replay(&r) && target_finish(&r))
+		{
 			rc = PGX_EXIT_OK;
+			mirror_put_aside(&r);
+		}
 		else if (r.pgdata_fd >= 0)
 			(void) pgx_interrupted();
 	}

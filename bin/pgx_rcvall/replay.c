@@ -167,6 +167,7 @@ make_arguments(struct arguments *args, const struct recovery *r, const char *soc
 	if (r->backup->info.server_version >= 150000)
 		set(args, "archive_library=");
 	set(args, "pgx_tde.backup_destination=");
+	set(args, "pgx_tde.online_wal_directory=");	/* what is there is read, not written */
 	if (r->opts->keystore_location != NULL)
 	{
 		char	   *dir = pgx_absolute(r->opts->keystore_location);

@@ -22,6 +22,7 @@
 #include "mem.h"
 #include "rcvall.h"
 #include "wal.h"
+#include "wal_archive.h"
 
 #define COPY_CHUNK		(64 * 1024 * 1024)
 #define MAX_HISTORY		(1024 * 1024)
@@ -40,6 +41,7 @@ static const char *const places[] = {
 };
 
 #define N_PLACES	(sizeof(places) / sizeof(places[0]))
+#define FIRST_MIRROR	1			/* from here on they are of the mirror */
 
 static char *
 place_path(const char *area, size_t place, const char *name)
@@ -109,11 +111,37 @@ fetch_wal(const char *area, const char *name, const char *to)
 
 /* ---- one segment -------------------------------------------------------------------- */
 
+/*
+ * Does a file begin with the page that belongs there?  In a mirror, as in pg_wal, there are also files that are
+ * only there to become a later segment: zero, or with the content of a former one.
+ */
+static bool
+is_begun(const char *path, uint64_t lsn)
+{
+	uint8_t		page[TDE_WAL_LONG_HEADER];
+	struct tde_wal_header header;
+	uint16_t	magic;
+	int			fd = open(path, O_RDONLY | O_CLOEXEC);
+	bool		begun = fd >= 0 && pread(fd, page, sizeof(page), 0) == (ssize_t) sizeof(page);
+
+	if (begun)
+	{
+		memcpy(&magic, page, sizeof(magic));
+		begun = tde_wal_parse(page, magic, &header) && header.address == lsn;
+	}
+	if (fd >= 0)
+		(void) close(fd);
+	return begun;
+}
+
 /* Where a segment is: in the area, or in the backup.  NULL if nowhere.  The caller frees it. */
 static char *
 find_segment(const char *area, const struct pgx_backup *backup, const char *name)
 {
 	static const char *const own[] = {PGX_BACKUP_WAL, PGX_BACKUP_DATA "/pg_wal"};
+	uint64_t	lsn = 0;
+
+	(void) pgx_wal_name_parse(name, backup->info.wal_segment_size, NULL, &lsn);
 
 	for (size_t i = 0; i < N_PLACES + 2; i++)
 	{
@@ -121,7 +149,7 @@ find_segment(const char *area, const struct pgx_backup *backup, const char *name
 		char	   *path = i < N_PLACES ? place_path(area, i, name) : pgx_join(dir, name);
 
 		free(dir);
-		if (access(path, F_OK) == 0)
+		if (access(path, F_OK) == 0 && (i < FIRST_MIRROR || i >= N_PLACES || is_begun(path, lsn)))
 			return path;
 		free(path);
 	}
@@ -330,7 +358,15 @@ has_later(const char *area, const char *folder, const struct wal_chain *chain, u
 		uint32_t	timeline;
 		uint64_t	lsn;
 
+		char	   *path;
+		bool		begun;
+
 		if (!pgx_wal_name_parse(e->d_name, size, &timeline, &lsn) || lsn <= chain->end)
+			continue;
+		path = pgx_printf("%s/%s/%s", area, folder, e->d_name);
+		begun = is_begun(path, lsn);
+		free(path);
+		if (!begun)
 			continue;
 		for (size_t i = 0; i < chain->n_timelines; i++)
 		{
@@ -421,6 +457,38 @@ wal_chain_link(const char *area, const struct pgx_backup *backup, const struct w
 		free(link);
 		free(path);
 	}
+	return ok;
+}
+
+bool
+wal_chain_archive(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain)
+{
+	uint32_t	size = backup->info.wal_segment_size;
+	uint64_t	lsn = backup->info.start_lsn - backup->info.start_lsn % size;
+	char	   *mirror = pgx_join(area, PGX_AREA_ONLINE_WAL "/");
+	bool		ok = true;
+
+	/* The last one is not full. */
+	for (; lsn + size < chain->end; lsn += size)
+	{
+		char		name[PGX_WAL_NAME_LEN + 1];
+		char		err[1024];
+		char	   *path = segment_at(area, backup, chain, lsn, name);
+
+		if (path != NULL && strncmp(path, mirror, strlen(mirror)) == 0)
+		{
+			char	   *to = pgx_printf("%s/%s/%s", area, PGX_AREA_ARCHIVED_WAL, name);
+
+			if (!pgx_wal_archive(path, to, true, err, sizeof(err)))
+			{
+				pgx_log_warning("%s", err);
+				ok = false;
+			}
+			free(to);
+		}
+		free(path);
+	}
+	free(mirror);
 	return ok;
 }
 
