@@ -59,6 +59,7 @@ get_passphrase(FunctionCallInfo fcinfo, int arg)
 	text	   *value = PG_GETARG_TEXT_PP(arg);
 	Passphrase	result;
 
+	pgx_hide_statement();
 	result.text = VARDATA_ANY(value);
 	result.len = VARSIZE_ANY_EXHDR(value);
 	return result;

@@ -16,4 +16,9 @@
 
 #include "postgres.h"
 
+/* Messages of this module are known by it: none has anything of a statement's text. */
+#define PGX_TEXTDOMAIN	"pgx_tde"
+#undef TEXTDOMAIN
+#define TEXTDOMAIN	PGX_TEXTDOMAIN
+
 #endif							/* PGX_POSTGRES_H */

@@ -169,4 +169,5 @@ _PG_init(void)
 	shmem_startup_hook = shmem_startup;
 	pgx_install_tablespace_hooks();
 	pgx_install_wire();
+	pgx_install_logging();
 }

@@ -110,6 +110,10 @@ extern XLogRecPtr pgx_log_keytable(const void *keytable, size_t keytable_len);
 extern XLogRecPtr pgx_log_keystore(const void *ks, size_t ks_len, const void *keytable, size_t keytable_len,
 								   const void *envelope);
 
+/* logging.c: keeping passphrases out of the log */
+extern void pgx_install_logging(void);
+extern void pgx_hide_statement(void);
+
 /* store.c: handing out the keystore, taking over a changed one */
 extern void pgx_log_change(keystore *ks, const uint8_t *keytable, size_t keytable_len, const uint8_t *envelope);
 extern void pgx_reseal_auto_open(keystore *ks);
