@@ -49,6 +49,7 @@
 #define PGX_BACKUP_PACK			"data.pgxpack"
 #define PGX_BACKUP_PACK_ID_LEN	16
 #define PGX_BACKUP_MARKER		"INCOMPLETE"	/* in a directory whose content may go */
+#define PGX_RESTORE_MARKER		"pgx_rcvall.incomplete" /* in a data directory that is being recovered */
 #define PGX_BACKUP_SUFFIX		".incomplete"
 #define PGX_BACKUP_INFO_FORMAT	1
 

@@ -52,7 +52,8 @@ is_empty(const char *dir, bool *ret_empty)
 	*ret_empty = true;
 	errno = 0;
 	while ((entry = readdir(d)) != NULL)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+			strcmp(entry->d_name, PGX_RESTORE_MARKER) != 0)
 			*ret_empty = false;
 	if (errno != 0)
 	{

@@ -20,7 +20,7 @@
 #include "walprogram.h"
 
 /* What the configuration in the backup says; NULL if nothing, or if the backup does not have it. */
-static char *
+char *
 configured(const struct recovery *r, const char *guc)
 {
 	const struct pgx_backup_info *info = &r->backup->info;
@@ -43,7 +43,7 @@ configured(const struct recovery *r, const char *guc)
 			break;
 		}
 	}
-	if (!took_by_command(r->backup, "pg_data"))
+	if (!took_by_command(r->backup, "pg_data") && !r->backup->info.packed)
 		value = pgx_server_setting(r->postgres, data, words, n_words, guc, &failed);
 	free(words[0]);
 	free(words[1]);
@@ -223,6 +223,8 @@ open_keystore(struct recovery *r)
 		char	   *command = configured(r, "pgx_tde.keystore_passphrase_command");
 		bool		hopeless = command == NULL && !took_by_command(r->backup, "pg_data");
 
+		/* What is packed is encrypted here, not by the server. */
+		hopeless |= r->backup->info.packed;
 		free(command);
 		if (!hopeless && !r->opts->check)
 			return PGX_EXIT_OK;

@@ -162,11 +162,6 @@ check_versions(const struct recovery *r)
 	else
 		ok = true;
 	pgx_run_clear(&run);
-	if (ok && strcmp(info->compression, "none") != 0)
-	{
-		pgx_log_error("the backup \"%s\" is compressed, and this version cannot restore it", r->backup->name);
-		return false;
-	}
 	return ok;
 }
 

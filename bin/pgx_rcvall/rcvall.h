@@ -153,6 +153,7 @@ extern bool check_chain(struct recovery *r);
 extern bool took_by_command(const struct pgx_backup *backup, const char *resource);
 
 /* keys.c */
+extern char *configured(const struct recovery *r, const char *guc);
 extern bool choose_keystore(struct recovery *r);
 extern int	open_keystore(struct recovery *r);
 extern bool place_keystore(const struct recovery *r);
@@ -186,7 +187,7 @@ extern void mirror_put_aside(const struct recovery *r);
 /* replay.c: the server that replays WAL */
 extern bool replay(struct recovery *r);
 
-#define MARKER_NAME		"pgx_rcvall.incomplete"	/* in a data directory that is being recovered */
+#define MARKER_NAME		PGX_RESTORE_MARKER
 #define LOG_NAME		"pgx_rcvall.log"
 
 #endif							/* PGX_RCVALL_H */

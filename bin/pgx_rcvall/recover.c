@@ -65,6 +65,26 @@ recovery_end(struct recovery *r)
 	r->area_fd = r->pgdata_fd = r->handover_fd = -1;
 }
 
+/* A mirror that is not in the area is not found. */
+static void
+warn_of_mirror(const struct recovery *r)
+{
+	char	   *mirror = configured(r, "pgx_tde.online_wal_directory");
+	char	   *usual = pgx_join(r->area, PGX_AREA_ONLINE_WAL);
+	char	   *real = mirror != NULL ? realpath(mirror, NULL) : NULL;
+	char	   *real_usual = realpath(usual, NULL);
+
+	if (real != NULL && (real_usual == NULL || strcmp(real, real_usual) != 0))
+	{
+		pgx_log_warning("mirrored WAL in \"%s\" is not used", mirror);
+		pgx_log_hint("Copy its segments to \"%s\" first to recover to the last commit.", usual);
+	}
+	free(real_usual);
+	free(real);
+	free(usual);
+	free(mirror);
+}
+
 /* Everything that can be refused now; an exit code. */
 static int
 check(struct recovery *r)
@@ -83,6 +103,8 @@ check(struct recovery *r)
 	/* Another backup may have other tablespaces. */
 	if (r->backup != first && (!choose_locations(r) || !target_check(r, &leftover)))
 		return PGX_EXIT_FAILURE;
+	if (r->same_place)
+		warn_of_mirror(r);
 	return check_chain(r) ? PGX_EXIT_OK : PGX_EXIT_FAILURE;
 }
 

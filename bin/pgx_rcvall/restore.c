@@ -22,11 +22,13 @@
 #include "file.h"
 #include "log.h"
 #include "mem.h"
+#include "packed.h"
 #include "rcvall.h"
 #include "walprogram.h"
 
 #define COPY_CHUNK		(16 * 1024 * 1024)
 #define COPY_BUFFER		(1024 * 1024)
+#define UNPACK_JOBS		2
 #define PG_CONTROL		"global/pg_control"
 
 /* Files of the data directory in a backup that do not go into the new one. */
@@ -231,6 +233,7 @@ copy_backup(struct recovery *r)
 		if (!ok)
 			pgx_log_error("could not restore the database storage directory \"%s\"", r->pgdata);
 	}
+	c.total = c.done;			/* the description of the backup and the like are not copied */
 	if (ok)
 		show_progress(&c, true);
 	free(to_control);
@@ -350,6 +353,46 @@ call_copy_command(const struct recovery *r)
 	return ok;
 }
 
+/* ---- a packed backup ---------------------------------------------------------------------- */
+
+/* It verifies itself, and its pg_control comes last too. */
+static bool
+unpack(const struct recovery *r)
+{
+	const struct pgx_backup_info *info = &r->backup->info;
+	struct pgx_pack_tablespace *places = pgx_alloc((info->n_tablespaces + 1) * sizeof(*places));
+	struct pgx_packed_target to = {.data_dir = r->pgdata,.tablespaces = places,.n_tablespaces = info->n_tablespaces};
+	int			rc;
+
+	for (size_t i = 0; i < info->n_tablespaces; i++)
+	{
+		places[i].oid = info->tablespaces[i].oid;
+		places[i].location = r->locations[i];
+	}
+	rc = pgx_packed_restore(r->backup, r->ks, &to, UNPACK_JOBS, r->opts->progress, &pgx_caught_signal);
+	if (rc != PGX_EXIT_OK)
+		pgx_log_error("could not restore the database storage directory \"%s\"", r->pgdata);
+	free(places);
+	return rc == PGX_EXIT_OK;
+}
+
+/* Files that only the server that was backed up had a use for. */
+static bool
+tidy_unpacked(const struct recovery *r)
+{
+	static const char *const removed[] = {"standby.signal", "recovery.signal", "backup_manifest", NULL};
+	bool		ok = true;
+
+	for (const char *const *name = removed; ok && *name != NULL; name++)
+	{
+		char	   *path = pgx_join(r->pgdata, *name);
+
+		ok = pgx_remove_tree(path);
+		free(path);
+	}
+	return ok;
+}
+
 /* ---- all of it --------------------------------------------------------------------------- */
 
 static bool
@@ -412,8 +455,12 @@ restore_files(struct recovery *r)
 
 	if (by_command)
 		ok = call_copy_command(r) && target_mark(r);	/* the command may have taken the marker away */
-	ok = ok && copy_backup(r) && make_links(r);
-	if (ok && info->has_manifest && !r->opts->no_verify)
+	if (info->packed)
+		ok = ok && unpack(r) && tidy_unpacked(r);
+	else
+		ok = ok && copy_backup(r);
+	ok = ok && make_links(r);
+	if (ok && info->has_manifest && !info->packed && !r->opts->no_verify)
 	{
 		pgx_log_verbose("verifying what was restored");
 		ok = verify(r);

@@ -121,6 +121,7 @@ check_empty(const char *dir, bool ours)
 	while (found == NULL && (e = readdir(d)) != NULL)
 	{
 		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+			strcmp(e->d_name, MARKER_NAME ".tmp") != 0 &&	/* a run that died when it wrote its marker */
 			!(ours && is_version_directory(e->d_name)))
 			found = pgx_strdup(e->d_name);
 	}

@@ -393,9 +393,10 @@ follow_segments(const char *area, const struct pgx_backup *backup, struct wal_ch
 		char	   *path = segment_at(area, backup, chain, chain->end, name);
 		bool		ok;
 
-		if (path == NULL)
+		if (path == NULL && (!info->packed || chain->end >= info->end_lsn))
 			break;
-		ok = check_segment(path, chain->end, info);
+		/* A packed backup has the WAL of its own time inside. */
+		ok = path == NULL || check_segment(path, chain->end, info);
 		free(path);
 		if (!ok)
 			return false;
@@ -448,7 +449,7 @@ wal_chain_link(const char *area, const struct pgx_backup *backup, const struct w
 		char	   *link;
 
 		if (path == NULL)
-			break;				/* taken away just now */
+			continue;			/* in a packed backup; or taken away just now */
 		pgx_wal_name(chain->timelines[0].id, lsn, size, name);
 		link = pgx_join(dir, name);
 		ok = symlink(path, link) == 0;

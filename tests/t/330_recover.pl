@@ -81,6 +81,89 @@ $node->safe_psql('postgres', 'CREATE TABLE goes_on AS SELECT 1 AS a');
 archived($node);
 ok(-s "$area/archived_wal/00000002.history", 'its history is archived when the server runs again');
 
+# ---- a copy beside it --------------------------------------------------------------------------
+
+my $copy = PostgreSQL::Test::Cluster->new('copy');
+PgxTde::prepare_node($copy);
+my @map;
+foreach my $name (qw(sec plain))
+{
+	push @map, '--tablespace-mapping', tablespace_dir($node, $name) . '=' . tablespace_dir($copy, $name);
+}
+my $wanted = fingerprint($node, 'postgres');
+archived($node);
+dmpall_ok($node, '--label', 'third');
+my @to_copy = ('-B', $area, '--passphrase-file', pass_file($node), @map);
+($rc, $out, $err) = rcvall($copy, @to_copy);
+is($rc, 1, 'a keystore in use: exit code');
+like($err, qr/the keystore in ".*" is in use by the server of data directory.*--keystore-location/s, 'a keystore in use: message');
+($rc, $out, $err) = rcvall($copy, @to_copy, '--keystore-location', keystore_dir($copy), '--json', '--progress', '--verbose');
+is($rc, 0, 'beside the running server: exit code') or diag($err);
+$json = JSON::PP::decode_json($out);
+is("$json->{status} $json->{data_directory} $json->{keystore_from_backup}", 'RECOVERED ' . $copy->data_dir . ' 1', 'JSON');
+like($json->{last_lsn}, qr/^[0-9A-F]+\/[0-9A-F]+$/, 'JSON: LSN');
+is($json->{timeline}, 3, 'JSON: timeline');
+like($err, qr/ kB \(100%\) restored/, 'progress');
+like($err, qr/keystore ".*" does not exist; the copy in the backup takes its place/, 'its keystore is that of the backup');
+$copy->append_conf('postgresql.conf',
+	'port = ' . $copy->port . "\nunix_socket_directories = '" . $copy->host . "'\narchive_mode = off\n"
+	  . "pgx_tde.backup_destination = ''\n");
+$copy->start;
+is_content(fingerprint($copy, 'postgres'), $wanted, 'content of the copy');
+is($copy->safe_psql('postgres', 'SHOW pgx_tde.keystore_location'), keystore_dir($copy), 'its keystore location');
+is($copy->safe_psql('postgres', "SELECT count(*) FROM pg_tablespace WHERE pg_tablespace_location(oid) LIKE '%_copy_data/ts_%'"),
+	2, 'its tablespaces');
+$copy->stop;
+ok(!-e "$area/archived_wal/00000003.history", 'and it has archived nothing');
+
+# ---- packed, by a copy command, from the mirror ------------------------------------------------------
+
+($rc, $out, $err) = dmpall($node, '--compress', 'zstd', '--passphrase-file', pass_file($node));
+is($rc, 0, 'a compressed backup') or diag($err);
+$node->safe_psql('postgres', "UPDATE t_sec SET x = 'MARK_backup packed' WHERE g % 5 = 0");
+archived($node);
+$content = fingerprint($node, 'postgres');
+lose($node);
+($rc, $out, $err) = rcvall($node, '-B', $area);
+is($rc, 2, 'compressed, keystore closed: exit code');
+like($err, qr/the keystore is not open/, 'compressed, keystore closed: message');
+rcvall_ok($node, '-B', $area, '--passphrase-file', pass_file($node));
+$node->start;
+is_content(fingerprint($node, 'postgres'), $content, 'compressed: content');
+
+my $sample = (grep { -x } map { "$_/../share/pgx-tde/copy_command.archive.sh.sample" } split /:/, $ENV{PATH})[0];
+$ENV{PGX_COPY_DIR} = work_dir() . '/copies';
+mkdir $ENV{PGX_COPY_DIR}, 0700;
+foreach my $case ([ 'all by command', [] ], [ 'tablespaces by command', ['--exclude-copy-cluster'] ])
+{
+	my ($name, $options) = @$case;
+	dmpall_ok($node, '-Y', $sample, @$options);
+	$node->safe_psql('postgres', "UPDATE t_sec SET x = 'MARK_backup $name' WHERE g % 6 = 0");
+	archived($node);
+	$content = fingerprint($node, 'postgres');
+	lose($node);
+	($rc, $out, $err) = rcvall($node, '-B', $area);
+	is($rc, 1, "$name, without -Y: exit code");
+	like($err, qr/option -Y is necessary because backup has been performed with the copy command/, "$name, without -Y: message");
+	rcvall_ok($node, '-B', $area, '-Y', $sample);
+	$node->start;
+	is_content(fingerprint($node, 'postgres'), $content, "$name: content");
+}
+
+mkdir "$area/online_wal", 0700;
+$node->append_conf('postgresql.conf', "pgx_tde.online_wal_directory = '$area/online_wal'");
+$node->restart;
+dmpall_ok($node);
+finish_segment($node);
+$node->safe_psql('postgres', "UPDATE t_sec SET x = 'MARK_backup last' WHERE g % 4 = 0");
+$content = fingerprint($node, 'postgres');
+$node->stop('immediate');
+lose($node);
+rcvall_ok($node, '-B', $area);
+is(scalar(grep { /^recovered_/ } slurp_dir("$area/online_wal")), 1, 'what was mirrored is put aside');
+$node->start;
+is_content(fingerprint($node, 'postgres'), $content, 'mirrored WAL: to the last commit, which was not archived');
+
 # ---- refusals --------------------------------------------------------------------------------
 
 foreach my $case (

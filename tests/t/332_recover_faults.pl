@@ -1,0 +1,240 @@
+# 332_recover_faults.pl
+#		pgx_rcvall where something is wrong: what is missing is named before anything is touched, nothing is deleted
+#		that is somebody's, and whatever a run that died has left is put right by the next one.
+
+use strict;
+use warnings;
+
+use Fcntl qw(:flock);
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+use PgxBackup;
+use PgxTde;
+
+my $node = backup_primary('main');
+my $area = area_dir($node);
+my $data = $node->data_dir;
+fill_tablespaces($node, 'MARK_backup');
+dmpall_ok($node);
+my $backup = newest_backup($node);
+my $info = backup_info($backup);
+my ($sec) = grep { $_->{name} eq 'sec' } @{ $info->{tablespaces} };
+
+# Several segments after the backup.
+foreach my $i (1 .. 3)
+{
+	$node->safe_psql('postgres', "INSERT INTO t_sec SELECT g, 'MARK_backup $i' FROM generate_series(1, 100) g");
+	archived($node);
+}
+my $content = fingerprint($node, 'postgres');
+
+# Nothing but what the node's own keeps there.
+sub untouched
+{
+	my ($name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	return is_deeply([ map { grep { !/^\./ } slurp_dir($_) } $data, map { $_->{location} } @{ $info->{tablespaces} } ], [],
+		"$name: nothing is touched");
+}
+
+sub refused
+{
+	my ($name, $like, @options) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($rc, $out, $err) = rcvall($node, '-B', $area, @options);
+	is($rc, 1, "$name: exit code");
+	return like($err, $like, "$name: message");
+}
+
+# The recovered server has everything; its new timeline is not archived, for there is more to come.
+sub is_recovered
+{
+	my ($name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $rc = plain_start($node, '-o', '-c archive_mode=off');
+	is($rc, 0, "$name: the server starts") or return;
+	is_content(fingerprint($node, 'postgres'), $content, "$name: content");
+	$node->stop;
+	return;
+}
+
+# ---- refused before anything is touched -------------------------------------------------------------
+
+refused('running', qr/the server is running.*Please stop the server and retry\./s);
+ok(is_running($node), 'and it still is');
+$node->stop;
+refused('not empty', qr/directory "\Q$data\E" is not empty.*Move what is in it to another place/s);
+ok(-e "$data/PG_VERSION", 'not empty: it is still there');
+
+lose($node);
+write_file("$sec->{location}/stranger", 'not ours');
+refused('a tablespace is not empty', qr/directory "\Q$sec->{location}\E" is not empty.*"stranger"/s);
+ok(-e "$sec->{location}/stranger", 'a tablespace is not empty: the file is still there');
+unlink "$sec->{location}/stranger";
+untouched('a tablespace is not empty');
+
+rmdir $sec->{location} or die "$!";
+refused('no directory for a tablespace',
+	qr/the directory "\Q$sec->{location}\E" for the tablespace with OID "$sec->{oid}" does not exist/);
+mkdir $sec->{location} or die "$!";
+untouched('no directory for a tablespace');
+
+my @segments = sort grep { /^[0-9A-F]{24}$/ } slurp_dir("$area/archived_wal");
+my $segment = $segments[-2];
+rename "$area/archived_wal/$segment", "$area/away" or die "$!";
+refused('a segment is missing', qr/WAL segment "$segment" is missing, but there are later ones/);
+untouched('a segment is missing');
+
+write_file("$area/archived_wal/$segment", "\0" x 16777216);
+refused('a segment is damaged', qr/WAL segment ".*$segment" is not usable: it does not begin with the page/);
+write_file("$area/archived_wal/$segment", 'short');
+refused('a segment is short', qr/WAL segment ".*$segment" is not usable: its size is wrong/);
+untouched('a segment is damaged');
+unlink "$area/archived_wal/$segment";
+rename "$area/away", "$area/archived_wal/$segment" or die "$!";
+
+my $keystore = keystore_file($node);
+rename $keystore, "$keystore.away" or die "$!";
+rename "$backup/keystore", "$backup/keystore.away" or die "$!";
+refused('the backup is not whole', qr/backup data "\Q$backup\E" is lost: "keystore\/keystore.ks" is missing.*has not yet been performed/s);
+rename "$backup/keystore.away", "$backup/keystore" or die "$!";
+pgx_keystore([ 'create', '--kdf-cost', 10, $keystore ], "another passphrase\n");
+refused('keystore of another server', qr/keystore "\Q$keystore\E" does not belong to the backup/);
+rename "$keystore.away", $keystore or die "$!";
+untouched('keystore');
+
+mkdir "$area/inside", 0700;
+{
+	my ($rc, $out, $err) = run_program([ 'pgx_rcvall', '-D', "$area/inside", '-B', $area ]);
+	is($rc, 1, 'data directory in the area: exit code');
+	like($err, qr/directory "\Q$area\E\/inside" and the backup storage directory "\Q$area\E" overlap/,
+		'data directory in the area: message');
+}
+rmdir "$area/inside";
+
+# The area is somebody's who makes a backup, say.
+{
+	open my $fh, '+<', "$area/pgx_backup.lock" or die "$!";
+	flock $fh, LOCK_EX or die "$!";
+	refused('two at once', qr/is being executed by another user.*Retry after the other process terminates\./s);
+	untouched('two at once');
+}
+
+# ---- a plan ------------------------------------------------------------------------------------------
+
+my ($rc, $out, $err) = rcvall($node, '-B', $area, '--dry-run');
+is($rc, 0, 'dry run') or diag($err);
+like($out, qr/^Backup: \Q$backup\E\nData directory: \Q$data\E\nTablespace sec: \Q$sec->{location}\E\n/, 'dry run: what it tells');
+untouched('dry run');
+($rc, $out, $err) = rcvall($node, '-B', $area, '--dry-run', '--json');
+is(decode_json($out)->{status}, 'CHECKED', 'dry run in JSON');
+
+# ---- damage that only copying or verifying shows -------------------------------------------------------
+
+my ($file) = grep { -s > 8000 } glob "$backup/tablespaces/$sec->{oid}/PG_*/*/*";
+my $bytes = slurp_raw($file);
+write_file($file, substr($bytes, 0, 100) . chr(255 ^ ord substr $bytes, 100, 1) . substr($bytes, 101));
+refused('a bit is flipped in the backup', qr/checksum mismatch.*what was restored is not what the manifest/s);
+ok(-e "$data/pgx_rcvall.incomplete", 'a bit is flipped: what was restored is marked');
+ok(!-e "$data/recovery.signal", 'and is no server');
+unlink $file;
+refused('a file is missing in the backup', qr/is present in the manifest but not on disk.*what was restored is not/s);
+write_file($file, $bytes);
+write_file("$sec->{location}/stranger", 'not ours');
+refused('a stranger came meanwhile', qr/directory "\Q$sec->{location}\E" is not empty/);
+ok(-e "$sec->{location}/stranger", 'and stays');
+unlink "$sec->{location}/stranger";
+rcvall_ok($node, '-B', $area);
+is_recovered('after the damage is repaired');
+
+# ---- killed --------------------------------------------------------------------------------------------
+
+my $program = (grep { -x } map { "$_/pgx_rcvall" } split /:/, $ENV{PATH})[0];
+SKIP:
+{
+	skip 'strace (package strace) is needed, and that it may trace processes of this user', 1
+	  if system("strace -o /dev/null -e inject=getppid:signal=KILL:when=2 true >/dev/null 2>&1") != 0;
+
+	my $killed = 0;
+	foreach my $point (
+		'mkdir:1', 'fchmodat:1', 'rename:1', 'fsync:2', 'copy_file_range:1', 'copy_file_range:40', 'copy_file_range:900',
+		'symlink:1', 'symlink:2', 'fsync:4', 'fsync:300', 'rename:2', 'wait4:1', 'wait4:2', 'wait4:4', 'unlink:3',
+		'unlink:4', 'unlink:5', 'unlink:6')
+	{
+		my ($call, $n) = split /:/, $point;
+		my $trace = work_dir() . '/trace';
+		my %calls = (mkdir => 'mkdir', fchmodat => '?chmod,?fchmodat', rename => 'rename');
+		my $which = $calls{$call} // $call;
+		lose($node);
+		local %ENV = $node->_get_env();
+		delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER)};
+		run_program(
+			[
+				'strace', '-qq', '-o', $trace, '-e', "trace=$which", '-e', "inject=$which:signal=KILL:when=$n",
+				$program, '-D', $data, '-B', $area
+			], timeout => 300);
+		if (slurp_raw($trace) !~ /killed by SIGKILL/)
+		{
+			note("$point is not reached");
+			next;
+		}
+		$killed++;
+		my ($again, undef, $messages) = rcvall($node, '-B', $area);
+		if ($again != 0 && !-e "$data/pgx_rcvall.incomplete" && -e "$data/PG_VERSION")
+		{
+			# Killed between the last removal and the end: recovery was complete.
+			like($messages, qr/is not empty/, "killed before $point: it was complete");
+		}
+		else
+		{
+			is($again, 0, "killed before $point: the next run recovers") or diag($messages);
+		}
+		is_recovered("killed before $point");
+	}
+	cmp_ok($killed, '>=', 10, "killed at $killed points");
+}
+
+# Interrupted, it stops its server and says so.
+lose($node);
+{
+	local %ENV = $node->_get_env();
+	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER)};
+	my $slow = write_file(work_dir() . '/slow', "#!/bin/sh\nsleep 100\n", 0700);
+	my $text = '';
+	my $run = IPC::Run::start([ 'pgx_rcvall', '-D', $data, '-B', $area ], '<', '/dev/null', '>', \$text, '2>', \$text);
+	foreach (1 .. 1000)
+	{
+		last if -e "$data/postmaster.pid";
+		$run->pump_nb;
+		usleep(5_000);
+	}
+	$run->signal('TERM');
+	$run->finish;
+	is($? >> 8, 1, 'interrupted: exit code');
+	like($text, qr/interrupted by signal 15/, 'interrupted: message');
+	ok(!is_running($node), 'interrupted: no server is left');
+	rcvall_ok($node, '-B', $area);
+	is_recovered('interrupted');
+}
+
+# ---- fetching WAL ----------------------------------------------------------------------------------------
+
+my $to = work_dir() . '/fetched';
+($rc) = run_program([ 'pgx_rcvall', '--fetch-wal', '-B', $area, $segment, $to ]);
+is($rc, 0, '--fetch-wal: exit code');
+is_same_file($to, "$area/archived_wal/$segment", '--fetch-wal: content');
+($rc, $out, $err) = run_program([ 'pgx_rcvall', '--fetch-wal', '-B', $area, '0000000100000000000000FF', $to ]);
+is("$rc$err", '1', '--fetch-wal: a file that is not there ends recovery, in silence');
+($rc, $out, $err) = run_program([ 'pgx_rcvall', '--fetch-wal', '-B', $area, $segment, '/nowhere/x' ]);
+is($rc, 255, '--fetch-wal: one that cannot be copied does not');
+like($err, qr/could not create file "\/nowhere\/x"/, '--fetch-wal: message');
+($rc) = run_program([ 'pgx_rcvall', '--fetch-wal', '-B', $area, "../x", $to ]);
+is($rc, 255, '--fetch-wal: a path is refused');
+($rc) = run_program([ 'pgx_rcvall', '--fetch-wal', $segment, $to ]);
+is($rc, 255, '--fetch-wal: without -B');
+
+done_testing();
