@@ -27,6 +27,8 @@ setup_build_packages="build-essential autoconf automake libtool pkg-config libss
 	postgresql-server-dev-$setup_major procps"
 setup_test_packages="libipc-run-perl libio-pty-perl openssh-server openssh-client mandoc python3 strace gdb
 	python3-cryptography swtpm pgbackrest barman"
+# What PostgreSQL's own suites need besides.
+setup_core_packages="dpkg-dev lz4 zstd gzip"
 
 # Who runs the servers when root starts us: PostgreSQL refuses to run as root.
 setup_user=${PGX_TEST_USER:-pgxtest}
