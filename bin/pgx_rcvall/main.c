@@ -20,7 +20,7 @@
 
 enum
 {
-	OPT_PGDATA, OPT_AREA, OPT_LIST, OPT_VIEW_COPYING, OPT_FETCH_WAL, OPT_DRY_RUN,
+	OPT_PGDATA, OPT_AREA, OPT_LIST, OPT_VIEW_COPYING, OPT_CHECK, OPT_FETCH_WAL, OPT_DRY_RUN,
 	OPT_BACKUP, OPT_TIME, OPT_NAME, OPT_XID, OPT_LSN, OPT_TIMELINE, OPT_COPY_COMMAND, OPT_MAPPING,
 	OPT_PASSPHRASE, OPT_PASSPHRASE_FILE, OPT_KEYSTORE_LOCATION, OPT_NO_VERIFY, OPT_LOG,
 	OPT_PROGRESS, OPT_JSON, OPT_VERBOSE, OPT_VERSION, OPT_HELP,
@@ -41,6 +41,7 @@ static const struct option_def
 	[OPT_AREA] = {"backup-destination", 'B', "DIR", "backup area (default: as configured in DATADIR)"},
 	[OPT_LIST] = {"list", 'l', NULL, "list the backups and do nothing else"},
 	[OPT_VIEW_COPYING] = {"view-results-of-copying", 0, NULL, "show what the copy command noted, and do nothing else"},
+	[OPT_CHECK] = {"check", 0, NULL, "prove that backup, WAL and keystore fit together; touch nothing"},
 	[OPT_FETCH_WAL] = {"fetch-wal", 0, NULL, "for restore_command: copy a WAL file from the area"},
 	[OPT_DRY_RUN] = {"dry-run", 0, NULL, "check everything, tell what would be done, change nothing"},
 	[OPT_BACKUP] = {"backup", 0, "NAME|LABEL", "recover from this backup (default: the newest that fits)"},
@@ -69,9 +70,10 @@ print_help(void)
 	printf("%s recovers a PostgreSQL server, encrypted or not, from a backup made by pgx_dmpall.\n\n"
 		   "Usage:\n"
 		   "  %s [-D DATADIR] -B DIR [OPTION]...\n"
+		   "  %s --check -B DIR [-D DATADIR] [OPTION]...\n"
 		   "  %s -l [-B DIR] [-D DATADIR]\n"
 		   "  %s --fetch-wal -B DIR NAME FILE\n\nOptions:\n",
-		   pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname());
+		   pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname());
 	for (int i = 0; i < N_OPTS; i++)
 	{
 		const struct option_def *def = &option_defs[i];
@@ -137,6 +139,9 @@ store_option(struct rcvall_options *opts, int opt, const char *arg)
 			break;
 		case OPT_VIEW_COPYING:
 			opts->view_copying = true;
+			break;
+		case OPT_CHECK:
+			opts->check = true;
 			break;
 		case OPT_FETCH_WAL:
 			opts->fetch_wal = true;
@@ -271,6 +276,7 @@ check_operation(const struct rcvall_options *opts)
 		{opts->view_copying, "--view-results-of-copying"},
 		{opts->fetch_wal, "--fetch-wal"},
 		{opts->dry_run, "--dry-run"},
+		{opts->check, "--check"},
 	};
 	const char *first = NULL;
 	bool		recovers = !opts->list && !opts->view_copying && !opts->fetch_wal;
@@ -283,6 +289,10 @@ check_operation(const struct rcvall_options *opts)
 			return false;
 		first = operations[i].name;
 	}
+	if (opts->check && (!refuse_together(opts->json, "--json", "--check") ||
+						!refuse_together(opts->copy_command != NULL, "-Y", "--check") ||
+						!refuse_together(opts->n_mappings > 0, "--tablespace-mapping", "--check")))
+		return false;
 	return recovers ||
 		(refuse_together(opts->keystore_passphrase, "--keystore-passphrase", first) &&
 		 refuse_together(opts->target_time != NULL, "-e", first) &&
@@ -357,6 +367,8 @@ run(const struct rcvall_options *opts, char **args)
 		return view_copying(opts);
 	if (opts->fetch_wal)
 		return fetch_wal(opts->area, args[0], args[1]);
+	if (opts->check)
+		return check_backup(opts);
 	return recover(opts);
 }
 

@@ -144,6 +144,9 @@ extern int	recover(const struct rcvall_options *opts);
 extern bool recovery_begin(struct recovery *r, const struct rcvall_options *opts);
 extern void recovery_end(struct recovery *r);
 
+/* check.c: do backup, WAL and keystore fit together?  An exit code. */
+extern int	check_backup(const struct rcvall_options *opts);
+
 /* plan.c: what can be found out and refused before anything is touched */
 extern bool choose_backup(struct recovery *r);
 extern bool check_target_time(struct recovery *r);

@@ -26,7 +26,7 @@ recovery_begin(struct recovery *r, const struct rcvall_options *opts)
 	memset(r, 0, sizeof(*r));
 	r->opts = opts;
 	r->area_fd = r->pgdata_fd = r->handover_fd = -1;
-	if (opts->pgdata == NULL)
+	if (opts->pgdata == NULL && !opts->check)
 	{
 		pgx_log_error("the database storage directory and the $PGDATA environment variable have not been specified");
 		pgx_log_advice();
@@ -34,10 +34,14 @@ recovery_begin(struct recovery *r, const struct rcvall_options *opts)
 	}
 	if (!check_target_time(r))
 		return false;
-	r->pgdata = pgx_absolute(opts->pgdata);
+	r->pgdata = opts->pgdata != NULL ? pgx_absolute(opts->pgdata) : NULL;
 	r->area = find_area(opts);
 	r->postgres = pgx_postgres_find();
-	return r->area != NULL && pgx_area_lock(r->area, &r->area_fd) && choose_backup(r) && check_versions(r);
+	if (r->area == NULL || !pgx_area_lock(r->area, &r->area_fd) || !choose_backup(r))
+		return false;
+	if (r->pgdata == NULL)
+		r->pgdata = pgx_strdup(r->backup->info.data_directory);	/* to check it is enough to know the backup */
+	return check_versions(r);
 }
 
 void
