@@ -204,7 +204,9 @@ like(query_fails($node, 'postgres', q{SET pgx_tde.tablespace_encryption_algorith
 	qr/ERROR:  invalid value for parameter "pgx_tde.tablespace_encryption_algorithm": "rot13"\nHINT:  Available values: none, AES128, AES256\./,
 	'unknown algorithm in the setting');
 
-my $refused = qr/ERROR:  tablespace encryption algorithm option cannot be changed/;
+# Only of an empty tablespace; 183 changes those.
+$node->safe_psql('postgres', "CREATE TABLE in_$_ (x int) TABLESPACE $_") foreach qw(plain enc);
+my $refused = qr/ERROR:  tablespace encryption algorithm option cannot be changed\nDETAIL:  The tablespace is not empty\./;
 foreach my $change (
 	[ 'plain', q{SET (tablespace_encryption_algorithm = 'AES256')} ],
 	[ 'enc', q{SET (tablespace_encryption_algorithm = 'none')} ],
@@ -219,6 +221,7 @@ is( $node->safe_psql('postgres', q{SELECT spcoptions FROM pg_tablespace WHERE sp
 	'{seq_page_cost=2}', 'setting what it is already is no change');
 is(join(' ', map { algorithm($_) } qw(enc enc128 plain guc guc2)),
 	'AES256 AES128 none AES128 none', 'and all are as they were');
+$node->safe_psql('postgres', 'DROP TABLE in_plain, in_enc');
 
 # The same place for an encrypted one, a plain one and an encrypted one again.
 sub reused

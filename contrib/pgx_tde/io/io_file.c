@@ -207,6 +207,9 @@ open_described(const char *path, int flags, mode_t mode)
 	fd = pgx_libc.open(path, flags, mode);
 	if (fd < 0)
 		return fd;
+	/* An empty tablespace may just have got another key; since there is a file, that is over. */
+	if (file.tablespace != 0)
+		describe_file(path, flags, &file);
 	if (fd < PGX_IO_MAX_FD)
 		pgx_files[fd] = file;
 	else if (file.kind != PGX_IO_NONE)
