@@ -22,6 +22,7 @@
 
 #include "backup.h"
 #include "keystore.h"
+#include "keytable.h"
 
 #define PGX_PACK_NAME		PGX_BACKUP_PACK /* in a backup's directory, instead of data/ and tablespaces/ */
 #define PGX_PACK_SUFFIX		".partial"	/* while it is being written */
@@ -105,7 +106,7 @@ struct pgx_unpack_options
 	keystore   *ks;				/* opened */
 	const uint8_t *backup_id;	/* that it must have, from backup_info.json; NULL: any */
 	bool		verify_only;	/* read and check all of it, write nothing */
-	const char *data_dir;		/* made if it does not exist, else it must be empty */
+	const char *data_dir;		/* made if it does not exist, else it must be empty, but for PGX_RESTORE_MARKER */
 	const char *wal_dir;		/* where pg_wal is to lie and a link to be made, or NULL */
 	const struct pgx_pack_tablespace *tablespaces;	/* other places of tablespaces; the rest goes where it
 													 * was; made, or empty, as data_dir */
@@ -123,5 +124,13 @@ struct pgx_unpack_options
  * knows which directories were there before.
  */
 extern int	pgx_unpack(const struct pgx_unpack_options *opts);
+
+/*
+ * Does the opened keystore open this container, and the key table in it?  Reads the begin only.  An exit code, with the
+ * reason said.  *ret_kt: the table, to be freed by tde_keytable_free(); NULL if there is none.  Master keys
+ * from its ring are then known to ks.
+ */
+extern int	pgx_unpack_keytable(const char *path, keystore *ks, const uint8_t *backup_id,
+								tde_keytable **ret_kt);
 
 #endif							/* PGX_PACK_H */

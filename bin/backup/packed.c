@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "file.h"
+#include "log.h"
 #include "packed.h"
 
 void
@@ -63,6 +64,18 @@ pgx_packed_restore(const struct pgx_backup *backup, keystore *ks, const struct p
 	}
 	rc = pgx_unpack(&opts);
 	pgx_progress_end(&line);
+	free(path);
+	return rc;
+}
+
+int
+pgx_packed_keytable(const struct pgx_backup *backup, keystore *ks, tde_keytable **ret_kt)
+{
+	char	   *path = pgx_join(backup->dir, PGX_PACK_NAME);
+	int			rc = pgx_unpack_keytable(path, ks, backup->info.pack_id, ret_kt);
+
+	if (rc == PGX_EXIT_KEY)
+		pgx_log_hint("A compressed backup needs a keystore that is as new as the backup, or newer.");
 	free(path);
 	return rc;
 }

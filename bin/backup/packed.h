@@ -33,6 +33,9 @@ struct pgx_packed_target
 extern int	pgx_packed_restore(const struct pgx_backup *backup, keystore *ks, const struct pgx_packed_target *to,
 							   unsigned jobs, bool progress, const volatile sig_atomic_t *cancel);
 
+/* pgx_unpack_keytable() for a backup of the area. */
+extern int	pgx_packed_keytable(const struct pgx_backup *backup, keystore *ks, tde_keytable **ret_kt);
+
 /* For pgx_pack_progress: a line as pg_basebackup has it, once a second; arg is a struct pgx_progress_line. */
 struct pgx_progress_line
 {

@@ -271,23 +271,29 @@ read_blocks(struct unpacker *unpacker, const struct pack_job *first)
 	}
 }
 
+/* The first block, whose buffer is the caller's, and the key table from it; an exit code. */
+static int
+begin(struct unpacker *unpacker, struct pack_job *first)
+{
+	bool		end = false;
+
+	if (read_block(unpacker, first, &end))
+		return take_keytable(unpacker, first);
+	if (end)
+		(void) say_inconsistent(unpacker);
+	return PGX_EXIT_FAILURE;
+}
+
 /* An exit code. */
 static int
 run(struct unpacker *unpacker)
 {
 	struct pack_job first = {0};
-	bool		end = false;
 	bool		ok;
-	int			rc = PGX_EXIT_FAILURE;
+	int			rc;
 
 	first.in = pgx_alloc(pack_codec_bound());
-	if (!read_block(unpacker, &first, &end))
-	{
-		if (end)
-			(void) say_inconsistent(unpacker);
-		goto out;
-	}
-	rc = take_keytable(unpacker, &first);
+	rc = begin(unpacker, &first);
 	if (rc != PGX_EXIT_OK)
 		goto out;
 	rc = PGX_EXIT_FAILURE;
@@ -333,5 +339,27 @@ pgx_unpack(const struct pgx_unpack_options *opts)
 	tde_keytable_free(&unpacker.kt);
 	unpack_files_free(&unpacker.files);
 	pack_in_free(&unpacker.in);
+	return rc;
+}
+
+int
+pgx_unpack_keytable(const char *path, keystore *ks, const uint8_t *backup_id, tde_keytable **ret_kt)
+{
+	const struct pgx_unpack_options opts = {.path = path,.ks = ks};
+	struct unpacker unpacker = {.opts = &opts};
+	struct pack_job first = {0};
+	int			rc = pack_in_open(path, ks, backup_id, &unpacker.in);
+
+	if (rc != PGX_EXIT_OK)
+		return rc;
+	first.in = pgx_alloc(pack_codec_bound());
+	rc = begin(&unpacker, &first);
+	keystore_wipe(first.in, pack_codec_bound());
+	free(first.in);
+	pack_in_free(&unpacker.in);
+	if (rc == PGX_EXIT_OK)
+		*ret_kt = unpacker.kt;
+	else
+		tde_keytable_free(&unpacker.kt);
 	return rc;
 }

@@ -15,6 +15,7 @@
 #include "file.h"
 #include "log.h"
 #include "mem.h"
+#include "packed.h"
 #include "rcvall.h"
 #include "server.h"
 #include "walprogram.h"
@@ -182,19 +183,31 @@ choose_keystore(struct recovery *r)
 	return ok;
 }
 
+/* The backup's key table, opened with the open keystore; *ret_kt stays NULL if there is none.  An exit code. */
+int
+open_keytable(const struct recovery *r, tde_keytable **ret_kt)
+{
+	char	   *path;
+	struct stat st;
+	int			rc = PGX_EXIT_OK;
+
+	if (r->backup->info.packed)
+		return pgx_packed_keytable(r->backup, r->ks, ret_kt);
+	path = pgx_backup_path(r->backup, PGX_BACKUP_DATA "/" PGX_KEYTABLE);
+	if (stat(path, &st) == 0)
+		rc = pgx_keytable_open(r->ks, path, ret_kt);
+	free(path);
+	return rc;
+}
+
 /* Do the keystore and the backup fit?  The key table has what wraps its keys, so opening it proves it. */
 static int
 try_keytable(const struct recovery *r)
 {
-	char	   *path = pgx_backup_path(r->backup, PGX_BACKUP_DATA "/" PGX_KEYTABLE);
 	tde_keytable *kt = NULL;
-	struct stat st;
-	int			rc = PGX_EXIT_OK;
+	int			rc = open_keytable(r, &kt);
 
-	if (stat(path, &st) == 0)
-		rc = pgx_keytable_open(r->ks, path, &kt);
 	tde_keytable_free(&kt);
-	free(path);
 	return rc;
 }
 

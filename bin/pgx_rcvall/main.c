@@ -16,13 +16,14 @@
 #include "log.h"
 #include "mem.h"
 #include "options.h"
+#include "pack.h"
 #include "rcvall.h"
 
 enum
 {
 	OPT_PGDATA, OPT_AREA, OPT_LIST, OPT_VIEW_COPYING, OPT_CHECK, OPT_FETCH_WAL, OPT_DRY_RUN,
 	OPT_BACKUP, OPT_TIME, OPT_NAME, OPT_XID, OPT_LSN, OPT_TIMELINE, OPT_COPY_COMMAND, OPT_MAPPING,
-	OPT_PASSPHRASE, OPT_PASSPHRASE_FILE, OPT_KEYSTORE_LOCATION, OPT_NO_VERIFY, OPT_LOG,
+	OPT_PASSPHRASE, OPT_PASSPHRASE_FILE, OPT_KEYSTORE_LOCATION, OPT_NO_VERIFY, OPT_JOBS, OPT_LOG,
 	OPT_PROGRESS, OPT_JSON, OPT_VERBOSE, OPT_VERSION, OPT_HELP,
 	N_OPTS
 };
@@ -56,6 +57,7 @@ static const struct option_def
 	[OPT_PASSPHRASE_FILE] = {"passphrase-file", 0, "FILE", "the same, with the first line of a file"},
 	[OPT_KEYSTORE_LOCATION] = {"keystore-location", 0, "DIR", "directory of the recovered server's keystore"},
 	[OPT_NO_VERIFY] = {"no-verify", 0, NULL, "do not compare what was restored with the manifest"},
+	[OPT_JOBS] = {"jobs", 'j', "N", "threads that restore a compressed backup (default: 1)"},
 	[OPT_LOG] = {"log", 0, "FILE", "append the server's log during recovery to a file"},
 	[OPT_PROGRESS] = {"progress", 0, NULL, "show progress"},
 	[OPT_JSON] = {"json", 0, NULL, "tell the result in JSON"},
@@ -182,6 +184,8 @@ store_option(struct rcvall_options *opts, int opt, const char *arg)
 		case OPT_KEYSTORE_LOCATION:
 			opts->keystore_location = arg;
 			break;
+		case OPT_JOBS:
+			return pgx_parse_uint(arg, "--jobs", 1, PGX_PACK_MAX_JOBS, &opts->jobs);
 		case OPT_NO_VERIFY:
 			opts->no_verify = true;
 			break;
@@ -219,7 +223,7 @@ parse_options(int argc, char **argv, struct rcvall_options *opts)
 	}
 	if (argc > 1 && strcmp(argv[1], "-?") == 0)
 		return print_help();
-	while ((c = getopt_long(argc, argv, "D:B:e:n:Y:lvV", long_options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "D:B:e:n:Y:j:lvV", long_options, NULL)) != -1)
 	{
 		for (int i = 0; i < N_OPTS && c < OPT_BASE; i++)
 		{

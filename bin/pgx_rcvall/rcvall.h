@@ -11,6 +11,7 @@
 
 #include "backup.h"
 #include "handover.h"
+#include "keytable.h"
 
 /* --tablespace-mapping OLD=NEW */
 struct rcvall_mapping
@@ -27,6 +28,7 @@ struct rcvall_options
 	const char *backup;			/* --backup: name or label */
 	const char *copy_command;	/* -Y */
 	const char *passphrase_file;
+	uint32_t	jobs;			/* threads that decompress; 0: one */
 	const char *log_file;		/* --log: the recovery server's */
 	const char *keystore_location;	/* NULL: as configured */
 	struct rcvall_mapping *mappings;	/* allocated */
@@ -102,6 +104,9 @@ extern bool wal_chain_follow(const char *area, const struct pgx_backup *backup, 
 /* Archive what only the mirror has in full; false after warnings. */
 extern bool wal_chain_archive(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain);
 
+
+/* From where on the chain's segments are files, not in a packed backup; its end if none is. */
+extern uint64_t wal_chain_readable(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain);
 extern void wal_chain_clear(struct wal_chain *chain);
 
 /* Make links to all segments of the chain in a directory, all under the newest timeline's names. */
@@ -159,6 +164,7 @@ extern bool took_by_command(const struct pgx_backup *backup, const char *resourc
 extern char *configured(const struct recovery *r, const char *guc);
 extern bool choose_keystore(struct recovery *r);
 extern int	open_keystore(struct recovery *r);
+extern int	open_keytable(const struct recovery *r, tde_keytable **ret_kt);
 extern bool place_keystore(const struct recovery *r);
 
 /* search.c: points of recovery that only WAL can tell */

@@ -28,7 +28,6 @@
 
 #define COPY_CHUNK		(16 * 1024 * 1024)
 #define COPY_BUFFER		(1024 * 1024)
-#define UNPACK_JOBS		2
 #define PG_CONTROL		"global/pg_control"
 
 /* Files of the data directory in a backup that do not go into the new one. */
@@ -369,7 +368,7 @@ unpack(const struct recovery *r)
 		places[i].oid = info->tablespaces[i].oid;
 		places[i].location = r->locations[i];
 	}
-	rc = pgx_packed_restore(r->backup, r->ks, &to, UNPACK_JOBS, r->opts->progress, &pgx_caught_signal);
+	rc = pgx_packed_restore(r->backup, r->ks, &to, r->opts->jobs, r->opts->progress, &pgx_caught_signal);
 	if (rc != PGX_EXIT_OK)
 		pgx_log_error("could not restore the database storage directory \"%s\"", r->pgdata);
 	free(places);

@@ -121,13 +121,12 @@ wal_read(const struct recovery *r, const struct wal_chain *chain, const char *co
 	char	   *dir = pgx_strdup("/tmp/pgx_rcvall.XXXXXX");
 	char	   *err_path = NULL;
 	char	   *program = pgx_postgres_program(r->postgres, "pg_waldump");
-	char	   *keytable = pgx_backup_path(r->backup, PGX_BACKUP_DATA "/" PGX_KEYTABLE);
 	char	   *timeline = pgx_printf("%u", chain->timelines[0].id);
 	const char *argv[24] = {program, "-p", dir, "-t", timeline, "-s", NULL};
 	const char *const dirs[] = {dir};
 	char		start[PGX_LSN_STRLEN + 1];
 	tde_keytable *kt = NULL;
-	struct stat st;
+	uint64_t	begin = wal_chain_readable(r->area, r->backup, chain);
 	size_t		n = 6;
 	int			key_fd = -1;
 	int			rc = PGX_EXIT_FAILURE;
@@ -140,15 +139,20 @@ wal_read(const struct recovery *r, const struct wal_chain *chain, const char *co
 		goto out;
 	}
 	err_path = pgx_join(dir, "errors");
-	pgx_lsn_text(info->start_lsn, start);
+	if (begin == chain->end)
+	{
+		*ret_stopped = begin;	/* all of it is in a packed file, and ends with the backup */
+		rc = PGX_EXIT_OK;
+		goto out;
+	}
+	pgx_lsn_text(begin, start);
 	argv[n++] = start;
 	while (*options != NULL)
 		argv[n++] = *options++;
 	argv[n] = NULL;
 	if (!wal_chain_link(r->area, r->backup, chain, dir))
 		goto out;
-	rc = r->ks != NULL && keystore_is_open(r->ks) && stat(keytable, &st) == 0 ?
-		pgx_keytable_open(r->ks, keytable, &kt) : PGX_EXIT_OK;
+	rc = r->ks != NULL && keystore_is_open(r->ks) ? open_keytable(r, &kt) : PGX_EXIT_OK;
 	if (rc != PGX_EXIT_OK)
 		goto out;
 	if (kt != NULL && pgx_keytable_has_wal(kt) && !pgx_wal_environment_set(kt, r->postgres, dirs, 1, &key_fd))
@@ -166,7 +170,6 @@ out:
 	free(err_path);
 	free(dir);
 	free(program);
-	free(keytable);
 	free(timeline);
 	return rc;
 }

@@ -435,6 +435,26 @@ wal_chain_follow(const char *area, const struct pgx_backup *backup, const char *
 	return false;
 }
 
+uint64_t
+wal_chain_readable(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain)
+{
+	uint64_t	start = backup->info.start_lsn;
+	uint32_t	size = backup->info.wal_segment_size;
+	uint64_t	lsn = chain->end;
+
+	while (lsn > start)
+	{
+		char		name[PGX_WAL_NAME_LEN + 1];
+		char	   *path = segment_at(area, backup, chain, lsn - size, name);
+
+		if (path == NULL)
+			return lsn;
+		free(path);
+		lsn -= size;
+	}
+	return start;
+}
+
 bool
 wal_chain_link(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain, const char *dir)
 {
