@@ -184,10 +184,9 @@ set_master_key(const Passphrase *passphrase)
 					   pgx_state->active_key)));
 }
 
-Datum
-pgx_set_master_key(PG_FUNCTION_ARGS)
+static Datum
+run_set_master_key(FunctionCallInfo fcinfo)
 {
-	MemoryContext outer = pgx_enter();
 	Passphrase	passphrase;
 
 	check_allowed("pgx_set_master_key()", true);
@@ -198,14 +197,22 @@ pgx_set_master_key(PG_FUNCTION_ARGS)
 		passphrase = get_passphrase(fcinfo, 0);
 		set_master_key(&passphrase);
 	}
-	pgx_leave(outer);
 	PG_RETURN_VOID();
 }
 
 Datum
-pgx_open_keystore(PG_FUNCTION_ARGS)
+pgx_set_master_key(PG_FUNCTION_ARGS)
 {
-	MemoryContext outer = pgx_enter();
+	bool		exists;
+
+	pgx_require_preload();
+	exists = !pgx_location_is_set() || file_exists(pgx_keystore_path());
+	return pgx_run_audited(fcinfo, exists ? "rotate" : "create", run_set_master_key);
+}
+
+static Datum
+run_open_keystore(FunctionCallInfo fcinfo)
+{
 	Passphrase	passphrase = get_passphrase(fcinfo, 0);
 	keystore   *ks;
 	tde_keytable *kt;
@@ -229,14 +236,19 @@ pgx_open_keystore(PG_FUNCTION_ARGS)
 	pgx_note_open(ks, PGX_OPENED_BY_SQL);
 	LWLockRelease(pgx_lock());
 	ereport(LOG, (errhidestmt(true), errmsg("keystore has been opened")));
-	pgx_leave(outer);
 	PG_RETURN_VOID();
 }
 
 Datum
-pgx_set_keystore_passphrase(PG_FUNCTION_ARGS)
+pgx_open_keystore(PG_FUNCTION_ARGS)
 {
-	MemoryContext outer = pgx_enter();
+	pgx_require_preload();
+	return pgx_run_audited(fcinfo, "open", run_open_keystore);
+}
+
+static Datum
+run_set_keystore_passphrase(FunctionCallInfo fcinfo)
+{
 	Passphrase	old = get_passphrase(fcinfo, 0);
 	Passphrase	new = get_passphrase(fcinfo, 1);
 	keystore   *ks;
@@ -254,8 +266,14 @@ pgx_set_keystore_passphrase(PG_FUNCTION_ARGS)
 		pgx_note_open(ks, PGX_CLOSED);
 	LWLockRelease(pgx_lock());
 	ereport(LOG, (errhidestmt(true), errmsg("passphrase of the keystore has been changed")));
-	pgx_leave(outer);
 	PG_RETURN_VOID();
+}
+
+Datum
+pgx_set_keystore_passphrase(PG_FUNCTION_ARGS)
+{
+	pgx_require_preload();
+	return pgx_run_audited(fcinfo, "change-passphrase", run_set_keystore_passphrase);
 }
 
 static const char *

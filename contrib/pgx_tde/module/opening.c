@@ -34,6 +34,23 @@ pgx_note_open(keystore *ks, PgxOpenedBy by)
 		pgx_state->opened_by = by;
 }
 
+/* As a word for the audit line. */
+static const char *
+opening_method(PgxOpenedBy by)
+{
+	switch (by)
+	{
+		case PGX_OPENED_BY_PG_CTL:
+			return "pg_ctl";
+		case PGX_OPENED_BY_COMMAND:
+			return "command";
+		case PGX_OPENED_BY_AUTO_OPEN:
+			return "auto-open";
+		default:
+			return NULL;
+	}
+}
+
 /* Take the descriptor out of the environment, whether it will be used or not; -1 if there is none. */
 static int
 handover_descriptor(void)
@@ -88,10 +105,13 @@ open_through_pipe(keystore *ks, int fd)
 				 errmsg("pg_ctl did not hand over the key of the keystore"),
 				 errhint("Use the pg_ctl that was installed together with this version of pgx_tde.")));
 	if (status != KEYSTORE_OK)
+	{
+		pgx_audit("open", opening_method(PGX_OPENED_BY_PG_CTL), "the key that pg_ctl handed over is another keystore's");
 		ereport(FATAL,
 				(errcode(ERRCODE_INVALID_PASSWORD),
 				 errmsg("the key that pg_ctl handed over does not open keystore \"%s\"", pgx_keystore_path()),
 				 errhint("Start the server again with \"pg_ctl --keystore-passphrase start\".")));
+	}
 	return true;
 }
 
@@ -154,7 +174,10 @@ open_by_command(keystore *ks)
 	status = keystore_open_passphrase(ks, line, len);
 	explicit_bzero(line, sizeof(line));
 	if (status != KEYSTORE_OK)
+	{
+		pgx_audit("open", opening_method(PGX_OPENED_BY_COMMAND), keystore_errmsg(ks));
 		pgx_report_keystore(FATAL, ks, status);
+	}
 	return true;
 }
 
@@ -166,7 +189,10 @@ open_automatically(keystore *ks)
 	if (status == KEYSTORE_OK)
 		return true;
 	if (status != KEYSTORE_ENOENT)
+	{
+		pgx_audit("open", opening_method(PGX_OPENED_BY_AUTO_OPEN), keystore_errmsg(ks));
 		pgx_report_keystore(WARNING, ks, status);
+	}
 	return false;
 }
 
@@ -247,6 +273,7 @@ open_at_start(int pipe)
 		atomic_store(&pgx_io->shared->wal_on, 1);
 	}
 	pgx_note_open(ks, by);
+	pgx_audit("open", opening_method(by), NULL);
 	ereport(LOG,
 			(errmsg(by == PGX_OPENED_BY_AUTO_OPEN ? "auto-open keystore has been opened" :
 					"keystore has been opened")));

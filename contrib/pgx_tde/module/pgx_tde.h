@@ -6,6 +6,7 @@
 #define PGX_TDE_H
 
 #include "access/xlogdefs.h"
+#include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
@@ -109,6 +110,11 @@ extern void pgx_register_rmgr(void);
 extern XLogRecPtr pgx_log_keytable(const void *keytable, size_t keytable_len);
 extern XLogRecPtr pgx_log_keystore(const void *ks, size_t ks_len, const void *keytable, size_t keytable_len,
 								   const void *envelope);
+
+/* audit.c: a line in the server log for each key event */
+extern void pgx_audit(const char *event, const char *method, const char *reason);
+extern void pgx_audit_begin(void);
+extern Datum pgx_run_audited(FunctionCallInfo fcinfo, const char *event, Datum (*function) (FunctionCallInfo fcinfo));
 
 /* logging.c: keeping passphrases out of the log */
 extern void pgx_install_logging(void);

@@ -78,6 +78,7 @@ take_over(keystore *ks)
 	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
 	pgx_note_open(ks, PGX_CLOSED);
 	LWLockRelease(pgx_lock());
+	pgx_audit("replicate", NULL, NULL);
 	ereport(LOG,
 			(errmsg("keystore \"%s\" has been brought to generation %llu by replication",
 					pgx_keystore_path(), (unsigned long long) keystore_get_generation(ks))));

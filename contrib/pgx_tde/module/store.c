@@ -120,6 +120,8 @@ pgx_get_keystore(PG_FUNCTION_ARGS)
 	pgx_leave(outer);
 	if (result == NULL)
 		PG_RETURN_NULL();
+	pgx_audit_begin();
+	pgx_audit("fetch", NULL, NULL);
 	PG_RETURN_BYTEA_P(result);
 }
 
@@ -326,6 +328,22 @@ store(const Offer *offer)
 					   (unsigned long long) pgx_state->generation)));
 }
 
+static Datum
+run_store_keystore(FunctionCallInfo fcinfo)
+{
+	Offer		offer;
+
+	PreventInTransactionBlock(true, "pgx_store_keystore()");
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("recovery is in progress"),
+				 errhint("Make the change on the primary; it reaches this server's keystore by replication.")));
+	offer = get_offer(fcinfo);
+	store(&offer);
+	PG_RETURN_VOID();
+}
+
 /*
  * Whoever may execute it need not be a superuser: without a passphrase or recovery key nobody can make a file that is
  * accepted.
@@ -333,19 +351,6 @@ store(const Offer *offer)
 Datum
 pgx_store_keystore(PG_FUNCTION_ARGS)
 {
-	MemoryContext outer;
-	Offer		offer;
-
 	pgx_require_preload();
-	PreventInTransactionBlock(true, "pgx_store_keystore()");
-	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("recovery is in progress"),
-				 errhint("Make the change on the primary; it reaches this server's keystore by replication.")));
-	outer = pgx_enter();
-	offer = get_offer(fcinfo);
-	store(&offer);
-	pgx_leave(outer);
-	PG_RETURN_VOID();
+	return pgx_run_audited(fcinfo, PG_NARGS() > 1 ? "rekey" : "store", run_store_keystore);
 }
