@@ -15,8 +15,8 @@ use PostgreSQL::Test::Utils;
 use PgxTde;
 use Test::More;
 
-my @passphrases = map { "$_ secret of test 145: nightingale" } qw(first second third wrong);
-my ($first, $second, $third, $wrong) = @passphrases;
+my @passphrases = map { "$_ secret of test 145: nightingale" } qw(first second third wrong fourth);
+my ($first, $second, $third, $wrong, $fourth) = @passphrases;
 
 # The helper is built by "make check"; not if only tests on servers are asked for.
 my $print_keys = "$ENV{PGX_BUILDDIR}/tests/t/print_keys";
@@ -114,6 +114,14 @@ is($rc, 0, 'standby started with the passphrase');
 is(status_of($primary, 'opened_by'), 'auto-open', 'primary opened by auto-open');
 is(status_of($standby, 'opened_by'), 'pg_ctl', 'standby opened by pg_ctl');
 
+# Changed on the client's side while the servers run, and then a new KSK.
+my $former = { keys_of($primary, $third) }->{ksk0};
+($rc, $out, $err) =
+  pgx_keystore([ 'passwd', '--kdf-cost', 10, '-d', $primary->connstr('postgres') ], "$third\n$fourth\n");
+is($rc, 0, 'passphrase changed on the running server');
+($rc, $out, $err) = pgx_keystore([ 'rekey', '-d', $primary->connstr('postgres') ], "$fourth\n\n");
+is($rc, 0, 'rekey of the running server');
+
 rotate($primary);
 $primary->safe_psql('postgres', 'UPDATE t SET x = md5(x) WHERE g % 3 = 0');
 my $session = $primary->background_psql('postgres');
@@ -124,13 +132,14 @@ caught_up($primary, $standby);
 
 # ---- memory ----------------------------------------------------------------------------------------------
 
-my %keys = keys_of($primary, $third);
+my %keys = keys_of($primary, $fourth);
+isnt($keys{ksk0}, $former, 'it has another KSK');
 my @master = grep { /^master/ } sort keys %keys;
 is("@master", 'master1 master2 master3 master4 master5 master6', 'every master key of this life');
 
 SKIP:
 {
-	my %secret = ((map { $_ => $keys{$_} } 'ksk0', @master),
+	my %secret = ('former ksk' => $former, (map { $_ => $keys{$_} } 'ksk0', @master),
 		map { ("passphrase $_" => $passphrases[$_]) } 0 .. $#passphrases);
 	my $main = is_running($primary);
 	skip 'the memory of other processes cannot be read here', 4 if !memory_with($main, \%secret);
@@ -151,7 +160,7 @@ SKIP:
 	cmp_ok($processes, '>=', 10, "memory of $processes server processes");
 	is_deeply(\@dumped, [], 'neither KSK nor master key nor passphrase would be in a core dump');
 	like($kept_out{$main}, qr/^ksk0 in \S+/, 'control: the KSK is found where it is kept out of core dumps');
-	unlike(join(' ', values %kept_out), qr/master|passphrase/, 'and nothing else is');
+	unlike(join(' ', values %kept_out), qr/master|passphrase|former/, 'and nothing else is');
 }
 
 $session->quit;
