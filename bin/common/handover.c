@@ -79,24 +79,29 @@ fill_pipe(const unsigned char *message, int *ret_fd)
 }
 
 int
+pgx_handover_message(keystore *ks, unsigned char ret_message[PGX_HANDOVER_LEN])
+{
+	enum keystore_status st;
+
+	memset(ret_message, 0, PGX_HANDOVER_LEN);
+	pgx_secret_lock(ret_message, PGX_HANDOVER_LEN);
+	memcpy(ret_message, PGX_HANDOVER_MAGIC, PGX_HANDOVER_MAGIC_LEN);
+	keystore_get_uuid(ks, ret_message + PGX_HANDOVER_MAGIC_LEN);
+	st = keystore_get_ksk(ks, ret_message + PGX_HANDOVER_MAGIC_LEN + KEYSTORE_UUID_LEN);
+	return st == KEYSTORE_OK ? PGX_EXIT_OK : pgx_log_keystore(ks, st);
+}
+
+int
 pgx_handover_prepare(keystore *ks, int *ret_fd)
 {
 	unsigned char message[PGX_HANDOVER_LEN];
 	char		number[16];
-	enum keystore_status st;
 	int			fd = -1;
-	int			rc = PGX_EXIT_FAILURE;
+	int			rc = pgx_handover_message(ks, message);
 
-	memset(message, 0, sizeof(message));
-	pgx_secret_lock(message, sizeof(message));
-	memcpy(message, PGX_HANDOVER_MAGIC, PGX_HANDOVER_MAGIC_LEN);
-	keystore_get_uuid(ks, message + PGX_HANDOVER_MAGIC_LEN);
-	st = keystore_get_ksk(ks, message + PGX_HANDOVER_MAGIC_LEN + KEYSTORE_UUID_LEN);
-	if (st != KEYSTORE_OK)
-	{
-		rc = pgx_log_keystore(ks, st);
+	if (rc != PGX_EXIT_OK)
 		goto out;
-	}
+	rc = PGX_EXIT_FAILURE;
 	if (!fill_pipe(message, &fd))
 		goto out;
 	snprintf(number, sizeof(number), "%d", fd);

@@ -24,6 +24,9 @@
  */
 extern int	pgx_keystore_ask(keystore *ks, const char *passphrase_file);
 
+/* The message for the server that has this opened keystore; the caller wipes it.  An exit code, with the reason said. */
+extern int	pgx_handover_message(keystore *ks, unsigned char ret_message[PGX_HANDOVER_LEN]);
+
 /*
  * Write the opened keystore's key into a new pipe and name its read end, *ret_fd, in the environment of the programs
  * that are started from now on.  Returns an exit code, with the reason said.

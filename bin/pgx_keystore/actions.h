@@ -69,6 +69,7 @@ extern int	action_enable_auto_open(const struct options *opts, int n_args, char 
 extern int	action_auto_open(const struct options *opts, int n_args, char **args);
 extern int	action_copy(const struct options *opts, int n_args, char **args);
 extern int	action_exec(const struct options *opts, int n_args, char **args);
+extern int	action_open(const struct options *opts, int n_args, char **args);
 extern int	action_receive(const struct options *opts, int n_args, char **args);
 
 extern int	action_status(const struct options *opts, int n_args, char **args);

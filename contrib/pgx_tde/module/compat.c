@@ -20,6 +20,7 @@
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "postmaster/startup.h"
 #include "storage/fd.h"
 #include "utils/guc.h"
 #if PG_VERSION_NUM >= 180000
@@ -40,6 +41,16 @@ pgx_note_server_version(void)
 				(errmsg("pgx_tde was compiled for PostgreSQL %s and runs in %s", PG_VERSION,
 						GetConfigOption("server_version", false, false)),
 				 errdetail("Minor versions of one major version are compatible.")));
+}
+
+void
+pgx_startup_interrupts(void)
+{
+#if PG_VERSION_NUM >= 180000
+	ProcessStartupProcInterrupts();
+#else
+	HandleStartupProcInterrupts();
+#endif
 }
 
 #if PG_VERSION_NUM >= 170000

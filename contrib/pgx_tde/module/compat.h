@@ -27,4 +27,7 @@ extern void pgx_refuse_bypasses(void);
  */
 extern bool pgx_learn_wal_header(XLogRecPtr page, struct tde_wal_header *ret_header);
 
+/* In the startup process: shut down if that was asked for. */
+extern void pgx_startup_interrupts(void);
+
 #endif							/* PGX_COMPAT_H */

@@ -291,6 +291,8 @@ opened_by_text(PgxOpenedBy by)
 			return "auto-open";
 		case PGX_OPENED_BY_SQL:
 			return "SQL function";
+		case PGX_OPENED_BY_PGX_KEYSTORE:
+			return "pgx_keystore";
 	}
 	return NULL;
 }

@@ -215,7 +215,7 @@ refuse_closed(void)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("could not encrypt or decrypt data because the keystore is not open"),
 			 errdetail("The data directory is encrypted, and so is its WAL."),
-			 errhint("Start the server with \"pg_ctl --keystore-passphrase start\", or set pgx_tde.keystore_passphrase_command, or run \"pgx_keystore --enable-auto-open %s\" as the server's user.",
+			 errhint("Start the server with \"pg_ctl --keystore-passphrase start\", or set pgx_tde.keystore_passphrase_command, or run \"pgx_keystore --enable-auto-open %s\" as the server's user, or let it wait with pgx_tde.on_closed_keystore.",
 					 pgx_keystore_path())));
 }
 
@@ -236,6 +236,54 @@ refuse_half_converted(void)
 			 errdetail("File \"%s\" exists.", PGX_CONVERSION_FILE),
 			 errhint("Run \"pgx_encrypt -D %s\", with --decrypt if it was being decrypted, to go on where it was interrupted.",
 					 DataDir)));
+}
+
+/* Unwrap the keys of the data directory, if it has a key table, and work with them. */
+static void
+use_keys(tde_keytable *kt, keystore *ks)
+{
+	if (kt == NULL)
+		return;
+	pgx_open_keytable(kt, ks);
+	pgx_publish_keys(kt);
+	if (!IsUnderPostmaster)
+		pgx_check_tablespaces();
+	atomic_store(&pgx_io->shared->wal_on, 1);
+}
+
+/*
+ * Open the keystore for a server that waits, with the key that was sent.  The file may have been replaced since the
+ * start, by a newer copy for instance.
+ */
+void
+pgx_open_with_key(const uint8 *uuid, const uint8 *ksk)
+{
+	keystore   *ks = pgx_new_keystore();
+	enum keystore_status status = keystore_load(ks, pgx_keystore_path());
+	uint8		own_uuid[KEYSTORE_UUID_LEN];
+
+	if (status == KEYSTORE_OK)
+	{
+		keystore_get_uuid(ks, own_uuid);
+		status = memcmp(uuid, own_uuid, KEYSTORE_UUID_LEN) != 0 ? KEYSTORE_EWRONGKEY :
+			keystore_open_ksk(ks, ksk);
+	}
+	if (status == KEYSTORE_EWRONGKEY)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PASSWORD),
+				 errmsg("the key that was sent does not open keystore \"%s\"", pgx_keystore_path()),
+				 errhint("Run \"pgx_keystore open -D %s\" again.", DataDir)));
+	if (status != KEYSTORE_OK)
+		pgx_report_keystore(ERROR, ks, status);
+	use_keys(pgx_read_keytable(), ks);
+
+	/* The postmaster is alone, and has no lock yet. */
+	if (IsUnderPostmaster)
+		LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
+	pgx_note_open(ks, PGX_OPENED_BY_PGX_KEYSTORE);
+	if (IsUnderPostmaster)
+		LWLockRelease(pgx_lock());
+	ereport(LOG, (errmsg("keystore has been opened")));
 }
 
 static void
@@ -261,17 +309,11 @@ open_at_start(int pipe)
 	by = open_somehow(ks, pipe);
 	if (by == PGX_CLOSED)
 	{
-		if (kt != NULL)
+		if (kt != NULL && !pgx_wait_for_open())
 			refuse_closed();
 		return;
 	}
-	if (kt != NULL)
-	{
-		pgx_open_keytable(kt, ks);
-		pgx_publish_keys(kt);
-		pgx_check_tablespaces();
-		atomic_store(&pgx_io->shared->wal_on, 1);
-	}
+	use_keys(kt, ks);
 	pgx_note_open(ks, by);
 	pgx_audit("open", opening_method(by), NULL);
 	ereport(LOG,

@@ -96,6 +96,7 @@ define_settings(void)
 							 PGC_SUSET, 0, NULL, NULL, NULL);
 	pgx_define_destination();
 	pgx_define_mirror();
+	pgx_define_waiting();
 	MarkGUCPrefixReserved("pgx_tde");
 }
 

@@ -22,6 +22,7 @@
 #define PGX_TDE_DIR			"pgx_tde"
 #define PGX_KEYTABLE_FILE	PGX_TDE_DIR "/keys"
 #define PGX_CONVERSION_FILE	PGX_TDE_DIR "/conversion"
+#define PGX_OPEN_SOCKET		PGX_TDE_DIR "/open.sock"	/* bin/pgx_keystore/waiting.c has it too */
 
 /* The message on the pipe from pg_ctl: magic, UUID of the keystore, KSK. */
 #define PGX_HANDOVER_ENV	"PGX_KEYSTORE_FD"
@@ -34,7 +35,8 @@ typedef enum PgxOpenedBy
 	PGX_OPENED_BY_PG_CTL,
 	PGX_OPENED_BY_COMMAND,
 	PGX_OPENED_BY_AUTO_OPEN,
-	PGX_OPENED_BY_SQL
+	PGX_OPENED_BY_SQL,
+	PGX_OPENED_BY_PGX_KEYSTORE
 } PgxOpenedBy;
 
 /*
@@ -82,6 +84,16 @@ extern void pgx_check_tablespaces(void);
 /* opening.c */
 extern void pgx_open_at_start(void);
 extern void pgx_note_open(keystore *ks, PgxOpenedBy by);
+extern void pgx_open_with_key(const uint8 *uuid, const uint8 *ksk);
+
+/* waiting.c: a closed keystore where WAL must be read */
+enum
+{
+	PGX_ON_CLOSED_FAIL, PGX_ON_CLOSED_WAIT
+};
+extern int	pgx_on_closed_keystore;
+extern void pgx_define_waiting(void);
+extern bool pgx_wait_for_open(void);
 
 /*
  * keyfiles.c: keystore and key table as files, and as keys in shared memory.

@@ -38,9 +38,12 @@ same_file_bytes(keystore *ks, const void *buf, size_t len)
 	return same;
 }
 
+/* Replay cannot go on before the keystore is open: wait for that, or stop. */
 static void
-stop_closed(const char *what)
+require_open(const char *what)
 {
+	if (pgx_state->opened_by != PGX_CLOSED || pgx_wait_for_open())
+		return;
 	ereport(FATAL,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("could not encrypt or decrypt data because the keystore is not open"),
@@ -60,8 +63,7 @@ redo_keytable(const char *buf, size_t len)
 	if (!newer)
 		return;
 	pgx_write_keytable(buf, len);
-	if (pgx_state->opened_by == PGX_CLOSED)
-		stop_closed("key table");
+	require_open("key table");
 	pgx_open_keytable(kt, pgx_open_own_keystore());
 	pgx_publish_keys(kt);
 	atomic_store(&pgx_io->shared->wal_on, 1);
@@ -119,8 +121,7 @@ redo_keystore(const char *buf, size_t len)
 	size_t		only_theirs;
 	size_t		only_mine;
 
-	if (pgx_state->opened_by == PGX_CLOSED)
-		stop_closed("keystore");
+	require_open("keystore");
 	pgx_lock_keystore(theirs);
 	mine = pgx_open_own_keystore();
 	if (same_file_bytes(mine, buf, len))
@@ -162,8 +163,7 @@ redo_rekey(const char *envelope, const char *buf, size_t len)
 	keystore   *mine;
 	enum keystore_status status;
 
-	if (pgx_state->opened_by == PGX_CLOSED)
-		stop_closed("keystore");
+	require_open("keystore");
 	mine = pgx_new_keystore();
 	pgx_lock_keystore(mine);
 	mine = pgx_open_own_keystore();
