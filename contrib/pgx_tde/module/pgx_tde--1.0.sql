@@ -123,3 +123,16 @@ CREATE VIEW pgx_wal_mirror_status AS
 
 REVOKE ALL ON pgx_wal_mirror_status FROM PUBLIC;
 GRANT SELECT ON pgx_wal_mirror_status TO pg_monitor;
+
+-- What of this database, and of what all databases share, is plaintext on disk: its tablespace has no key.  A
+-- mapped relation or one without a tablespace of its own is in that of the database.
+CREATE VIEW pgx_plain_relations AS
+	SELECT c.oid::pg_catalog.regclass AS relation, c.relkind, c.relpersistence, s.spcname AS tablespace
+	FROM pg_catalog.pg_class c
+		JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+		JOIN pg_catalog.pg_tablespace s
+			ON s.oid = CASE c.reltablespace WHEN 0 THEN d.dattablespace ELSE c.reltablespace END
+	WHERE c.relkind IN ('r', 'i', 't', 'm', 'S')
+		AND pg_catalog.pgx_tablespace_algorithm(s.oid) = 'none';
+
+GRANT SELECT ON pgx_plain_relations TO PUBLIC;
