@@ -56,6 +56,24 @@ run 0 /dev/null auto-open status "$s" "$f"
 run 0 "$in/12" passwd --kdf-cost 10 "$f"
 run 2 "$in/12" passwd --kdf-cost 10 "$f"
 run 0 /dev/null passwd --kdf-cost 10 --passphrase-file="$in/2" --new-passphrase-file="$in/1" "$f"
+# Slots, the life of keys, and what lies beside the file; both passphrases open from here on.
+run 0 "$in/12" slot add --kdf-cost 10 --label two "$f"
+run 2 "$in/wrong" slot label --slot 2 --label three "$f"
+run 0 "$in/2" slot label --slot 2 --label three "$f"
+run 0 /dev/null slot list "$f"
+run 0 "$in/2" keys "$f"
+run 2 "$in/wrong" keys "$f"
+run 0 "$in/2" rotate "$f"
+run 2 "$in/wrong" rotate "$f"
+run 0 "$in/1" destroy --force 1 "$f"
+run 2 "$in/wrong" rekey "$s" "$f"
+run 0 "$in/12" rekey "$s" "$f"
+run 0 "$in/1" backup --open --to "$top/backups" "$f"
+run 0 "$in/1" verify --open "$s" "$f"
+run 0 "$in/1" get-key --purpose l_secrets --key-id 2 "$f"
+run 2 "$in/wrong" get-key --purpose l_secrets --key-id 2 "$f"
+run 0 /dev/null slot change --slot 2 --kdf-cost 10 --passphrase-file="$in/1" --new-passphrase-file="$in/2" "$f"
+run 0 "$in/1" slot remove --slot 2 "$f"
 run 0 /dev/null copy --from "$f" --to "$top/copy"
 run 1 /dev/null copy --from "$f" --to "$top/keys"
 run 0 "$f" receive "$top/received"
@@ -91,7 +109,7 @@ base64_core() { printf '%s%s' "$2" "$1" | base64 | tr -d '\n=' | cut -c 5-24; }
 for pass in "$pass1" "$pass2"; do
 	for form in "$pass" "$(hex "$pass")" "$(base64_core "$pass" '')" "$(base64_core "$pass" x)" \
 		"$(base64_core "$pass" xx)"; do
-		found=$(grep -rliFa -e "$form" "$top/said" "$top/keys" "$top/copy" "$top/received")
+		found=$(grep -rliFa -e "$form" "$top/said" "$top/keys" "$top/copy" "$top/received" "$top/backups")
 		[ -z "$found" ]
 		report $? "no \"$form\" in what was said or written${found:+: $found}"
 	done
