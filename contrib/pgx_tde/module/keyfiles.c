@@ -279,6 +279,13 @@ pgx_open_own_keystore(void)
 		status = keystore_open_ksk(ks, pgx_state->ksk);
 	if (status == KEYSTORE_EWRONGKEY && keystore_open_ksk(ks, pgx_state->next_ksk) == KEYSTORE_OK)
 		status = KEYSTORE_OK;
+	/* Somebody replaced the file.  The library cannot know where the right one is. */
+	if (status == KEYSTORE_EWRONGKEY || status == KEYSTORE_ENOENT)
+		ereport(ERROR,
+				(errhidestmt(true),
+				 errcode(sqlstate_of(status)),
+				 errmsg_internal("%s", keystore_errmsg(ks)),
+				 errhint("Copy the keystore of this replication group into its place with \"pgx_keystore copy\", or restore the latest backup of the keystore; if the server has stopped, then start it again.")));
 	if (status != KEYSTORE_OK)
 		pgx_report_keystore(ERROR, ks, status);
 	return ks;
