@@ -1,0 +1,258 @@
+#!/usr/bin/env bash
+#
+# backup.sh [-s SCALE] [-n ROUNDS] [-j JOBS]
+#		Backup and restore by pgx_dmpall and pgx_rcvall, beside pgBackRest with its own encryption, in
+#		alternating rounds; prints a table of medians.  See README.md beside this file.
+
+set -euo pipefail
+
+progname=backup.sh
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source=contrib/lib-setup.sh
+. "$top/contrib/lib-setup.sh"
+
+usage()
+{
+	cat <<USAGE
+Usage: tests/bench/backup.sh [OPTION]...
+  -s SCALE      pgbench's scale factor (default 100, about 1.5 GB per server)
+  -n ROUNDS     runs of each (default 5)
+  -j JOBS       processes or threads of each (default 1)
+USAGE
+}
+
+scale=100 rounds=5 jobs=1 work=""
+arguments=("$@")
+while [ $# -gt 0 ]; do
+	case $1 in
+		-s) shift; scale=$1 ;;
+		-n) shift; rounds=$1 ;;
+		-j) shift; jobs=$1 ;;
+		--work) shift; work=$1 ;;	# from ourselves, see below
+		-\?|--help) usage; exit 0 ;;
+		*) usage >&2; die "unrecognized argument \"$1\"" ;;
+	esac
+	shift
+done
+
+if [ -z "$work" ]; then
+	# shellcheck disable=SC2086 # a list of words
+	setup_packages $setup_build_packages pgbackrest time
+	setup_machine_id
+	setup_make_work pgx-bench
+	setup_run_unprivileged ../tests/bench/backup.sh "${arguments[@]}"
+	[ "$status" -ne 0 ] || rm -rf "$work"
+	exit "$status"
+fi
+
+say "== Building"
+setup_build
+setup_env
+mkdir -m 700 "$work/socket"
+export PGHOST=$work/socket PGUSER=postgres
+cd "$work"
+trap 'for s in tde plain; do "$setup_bindir/pg_ctl" -D $s -m immediate stop >/dev/null 2>&1 || true; done' EXIT
+trap 'exit 1' INT TERM
+
+# ---- two servers with the same data -----------------------------------------------------------------
+# Ours encrypts; pgBackRest's users have a plain server and let the repository encrypt.
+
+# data directory, port, further lines of postgresql.conf
+make_server()
+{
+	initdb -D "$1" -U postgres -A trust -k --no-instructions >>server.log
+	{
+		printf "listen_addresses = ''\nunix_socket_directories = '%s'\nport = %s\n" "$work/socket" "$2"
+		printf "shared_buffers = 512MB\nmax_wal_size = 8GB\ncheckpoint_timeout = 30min\nautovacuum = off\n"
+		printf "archive_mode = on\n%s" "$3"
+	} >>"$1/postgresql.conf"
+}
+
+start_server()
+{
+	"$setup_bindir/pg_ctl" -D "$1" -l "$1.log" start >>server.log || { tail "$1.log"; die "could not start the server"; }
+}
+
+stop_server()
+{
+	"$setup_bindir/pg_ctl" -D "$1" stop >>server.log
+}
+
+mkdir -m 700 keys encrypted area area/archived_wal repo repo/cbc repo/zst repo/log repo/lock repo/spool
+make_server tde 5432 "shared_preload_libraries = 'pgx_tde'
+pgx_tde.keystore_location = '$work/keys'
+pgx_tde.backup_destination = '$work/area'
+archive_command = 'pgx_walcopy \"%p\" \"$work/area/archived_wal/%f\"'
+"
+make_server plain 5433 "archive_command = 'pgbackrest --config=$work/pgbackrest.conf --stanza=bench archive-push %p'
+"
+cat >pgbackrest.conf <<CONF
+[global]
+repo1-path=$work/repo/cbc
+repo1-cipher-type=aes-256-cbc
+repo1-cipher-pass=bench-passphrase
+repo1-retention-full=1
+repo2-path=$work/repo/zst
+repo2-cipher-type=aes-256-cbc
+repo2-cipher-pass=bench-passphrase
+repo2-retention-full=1
+log-path=$work/repo/log
+lock-path=$work/repo/lock
+spool-path=$work/repo/spool
+log-level-console=error
+log-level-file=off
+start-fast=y
+process-max=$jobs
+
+[bench]
+pg1-path=$work/plain
+pg1-port=5433
+pg1-socket-path=$work/socket
+pg1-user=postgres
+CONF
+chmod 600 pgbackrest.conf
+
+# The archive takes what any option of "backup" leaves it; it is no part of what is measured.
+pgbackrest_do()
+{
+	pgbackrest --config="$work/pgbackrest.conf" --stanza=bench "$@"
+}
+
+start_server tde
+start_server plain
+pgbackrest_do --no-online stanza-create >>server.log 2>&1 || pgbackrest_do stanza-create >>server.log
+pgx_keystore create --kdf-cost 10 keys/keystore.ks >>server.log <<<'bench passphrase'
+psql -X -q -p 5432 -d postgres -v ON_ERROR_STOP=1 >/dev/null <<SQL
+CREATE EXTENSION pgx_tde;
+SELECT pgx_set_master_key('bench passphrase');
+CREATE TABLESPACE enc LOCATION '$work/encrypted' WITH (tablespace_encryption_algorithm = 'AES256');
+CREATE DATABASE bench TABLESPACE enc;
+SQL
+pgx_keystore --enable-auto-open keys/keystore.ks >>server.log <<<'bench passphrase'
+psql -X -q -p 5433 -d postgres -c "CREATE DATABASE bench"
+say "== Filling both servers, scale $scale"
+for port in 5432 5433; do
+	pgbench -p $port -i -q -s "$scale" bench >>server.log 2>&1
+	psql -X -q -p $port -d bench -c "CHECKPOINT"
+done
+
+say "== Machine and settings"
+sed -n 's/^model name[[:space:]]*: /CPU: /p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *\([0-9]*\) CPU: /\1 x /'
+grep -o -w -E 'aes|vaes|avx2|avx512f' /proc/cpuinfo | sort -u | tr '\n' ' '
+sed -n 's/^MemTotal: */memory: /p' /proc/meminfo
+say "kernel: $(uname -r); file system: $(df --output=fstype "$work" | tail -n 1); $(postgres --version); $(pgbackrest version)"
+say "load before: $(cut -d' ' -f1-3 /proc/loadavg); data: $(psql -XAtq -p 5432 -d bench -c \
+	"SELECT pg_size_pretty(sum(pg_database_size(oid))) FROM pg_database"); processes or threads: $jobs"
+
+# ---- what is measured ------------------------------------------------------------------------------------
+
+# Run a command under GNU time: a line "NAME WHAT SECONDS PEAK_KB" in results.
+measured()
+{
+	local name=$1 what=$2
+	shift 2
+	/usr/bin/time -o time.out -f '%e %M' "$@" >>server.log 2>>server.log || {
+		tail -n 5 server.log
+		die "$what by $name failed; see $work/server.log"
+	}
+	printf '%s %s %s\n' "$name" "$what" "$(cat time.out)" >>results
+}
+
+bytes_below()
+{
+	du -sb --exclude=archive "$1" | cut -f1
+}
+
+newest_in_area()
+{
+	# shellcheck disable=SC2012 # names are ours
+	ls -1d "$work"/area/20*_*-*-?? | grep -v incomplete | tail -n 1
+}
+
+empty_directory()
+{
+	find "$1" -mindepth 1 -delete
+}
+
+# pgBackRest's restore ends with files; so that both end alike, the server then recovers, and is stopped again.
+pgbackrest_restore()
+{
+	pgbackrest_do --repo="$1" --target-action=promote --type=immediate restore
+	"$setup_bindir/pg_ctl" -D "$work/plain" -l "$work/plain.log" -w start
+	until [ "$(psql -XAtq -p 5433 -d postgres -c 'SELECT pg_is_in_recovery()')" = f ]; do sleep 0.05; done
+	"$setup_bindir/pg_ctl" -D "$work/plain" -w stop
+}
+export -f pgbackrest_restore pgbackrest_do
+export work setup_bindir
+
+run_pgx()
+{
+	local name=$1
+	shift
+	rm -rf "$work"/area/20*
+	psql -X -q -p 5432 -d bench -c "CHECKPOINT"
+	measured "$name" backup pgx_dmpall -D "$work/tde" --keep 1 "$@"
+	printf '%s size %s 0\n' "$name" "$(bytes_below "$(newest_in_area)")" >>results
+	case $* in *--no-verify*) ;; *) return 0 ;; esac
+	stop_server tde
+	empty_directory tde
+	empty_directory encrypted
+	measured "$name" restore pgx_rcvall -D "$work/tde" -B "$work/area" "${restore_options[@]}"
+	start_server tde
+}
+
+run_pgbackrest()
+{
+	local name=$1 repo=$2 type=$3
+	psql -X -q -p 5433 -d bench -c "CHECKPOINT"
+	measured "$name" backup pgbackrest --config="$work/pgbackrest.conf" --stanza=bench --repo="$repo" \
+		--type=full --compress-type="$type" backup
+	printf '%s size %s 0\n' "$name" "$(bytes_below "$work/repo/$(basename "$(sed -n "s,^repo$repo-path=,,p" pgbackrest.conf)")/backup")" >>results
+	stop_server plain
+	empty_directory plain
+	measured "$name" restore bash -c "pgbackrest_restore $repo"
+	start_server plain
+}
+
+restore_options=()
+names=(pgx-plain pgx-zstd pgx-zstd-verified pgbackrest-cbc pgbackrest-cbc-zst)
+run_one()
+{
+	case $1 in
+		pgx-plain) run_pgx "$1" --no-verify ;;
+		pgx-zstd) run_pgx "$1" --no-verify --compress=zstd --jobs="$jobs" ;;
+		pgx-zstd-verified) run_pgx "$1" --compress=zstd --jobs="$jobs" ;;
+		pgbackrest-cbc) run_pgbackrest "$1" 1 none ;;
+		pgbackrest-cbc-zst) run_pgbackrest "$1" 2 zst ;;
+	esac
+}
+
+# One round that does not count; then forth and back: what drifts with time falls on all alike.
+say "== Rounds: $rounds"
+for name in "${names[@]}"; do run_one "$name"; done
+: >results
+for ((i = 1; i <= rounds; i++)); do
+	if ((i % 2)); then
+		for name in "${names[@]}"; do run_one "$name"; done
+	else
+		for ((k = ${#names[@]} - 1; k >= 0; k--)); do run_one "${names[k]}"; done
+	fi
+done
+say "load after: $(cut -d' ' -f1-3 /proc/loadavg)"
+
+median()
+{
+	awk -v n="$1" -v w="$2" -v c="$3" '$1 == n && $2 == w { print $c }' results | sort -n |
+		awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; else print "-" }'
+}
+
+printf '\n| | backup, s | restore, s | size, MiB | peak memory, MiB |\n|---|---|---|---|---|\n'
+for name in "${names[@]}"; do
+	peak=$(awk -v n="$name" '$1 == n && $4 > m { m = $4 } END { print m / 1024 }' results)
+	printf '| %s | %s | %s | %.1f | %.0f |\n' "$name" "$(median "$name" backup 3)" "$(median "$name" restore 3)" \
+		"$(median "$name" size 3 | awk '{ print $1 / 1048576 }')" "$peak"
+done
+say "
+All runs, in seconds, are in this order:"
+awk '$2 != "size" { k = $1 " " $2; v[k] = v[k] " " $3; if (!(k in seen)) { seen[k] = 1; o[++n] = k } }
+	END { for (i = 1; i <= n; i++) print o[i] ":" v[o[i]] }' results
