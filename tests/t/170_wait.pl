@@ -134,6 +134,9 @@ accepts($primary);
 is_content(fingerprint($primary, 'postgres'), $content, 'nothing is lost');
 is(status_of($primary, 'status, opened_by'), 'open|pgx_keystore', 'the view says who opened it');
 ok(!-e $primary->data_dir . "/$socket", 'the socket is gone');
+like(log_since($primary, 0), qr/ LOG:  event=open outcome=$_/m, "audit line: $_")
+  foreach 'failure keystore=\S+ method=pgx_keystore reason="the key that was sent is another keystore\'s"',
+  'success keystore=\S+ .*generation=\d+ key=\d+ method=pgx_keystore$';
 
 # ---- stopped while it waits ----------------------------------------------------------------------------------
 

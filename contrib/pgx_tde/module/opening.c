@@ -46,6 +46,8 @@ opening_method(PgxOpenedBy by)
 			return "command";
 		case PGX_OPENED_BY_AUTO_OPEN:
 			return "auto-open";
+		case PGX_OPENED_BY_PGX_KEYSTORE:
+			return "pgx_keystore";
 		default:
 			return NULL;
 	}
@@ -268,6 +270,9 @@ pgx_open_with_key(const uint8 *uuid, const uint8 *ksk)
 		status = memcmp(uuid, own_uuid, KEYSTORE_UUID_LEN) != 0 ? KEYSTORE_EWRONGKEY :
 			keystore_open_ksk(ks, ksk);
 	}
+	if (status != KEYSTORE_OK)
+		pgx_audit("open", opening_method(PGX_OPENED_BY_PGX_KEYSTORE),
+				  status == KEYSTORE_EWRONGKEY ? "the key that was sent is another keystore's" : keystore_errmsg(ks));
 	if (status == KEYSTORE_EWRONGKEY)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PASSWORD),
@@ -283,6 +288,7 @@ pgx_open_with_key(const uint8 *uuid, const uint8 *ksk)
 	pgx_note_open(ks, PGX_OPENED_BY_PGX_KEYSTORE);
 	if (IsUnderPostmaster)
 		LWLockRelease(pgx_lock());
+	pgx_audit("open", opening_method(PGX_OPENED_BY_PGX_KEYSTORE), NULL);
 	ereport(LOG, (errmsg("keystore has been opened")));
 }
 
