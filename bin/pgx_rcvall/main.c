@@ -42,7 +42,7 @@ static const struct option_def
 	[OPT_AREA] = {"backup-destination", 'B', "DIR", "backup area (default: as configured in DATADIR)"},
 	[OPT_LIST] = {"list", 'l', NULL, "list the backups and do nothing else"},
 	[OPT_VIEW_COPYING] = {"view-results-of-copying", 0, NULL, "show what the copy command noted, and do nothing else"},
-	[OPT_CHECK] = {"check", 0, NULL, "prove that backup, WAL and keystore fit together; touch nothing"},
+	[OPT_CHECK] = {"check", 0, NULL, "prove that backup, WAL and keystore fit together"},
 	[OPT_FETCH_WAL] = {"fetch-wal", 0, NULL, "for restore_command: copy a WAL file from the area"},
 	[OPT_DRY_RUN] = {"dry-run", 0, NULL, "check everything, tell what would be done, change nothing"},
 	[OPT_BACKUP] = {"backup", 0, "NAME|LABEL", "recover from this backup (default: the newest that fits)"},

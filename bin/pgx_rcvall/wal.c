@@ -196,30 +196,35 @@ check_segment(const char *path, uint64_t lsn, const struct pgx_backup_info *info
 
 /* ---- timelines ------------------------------------------------------------------------ */
 
+/* In the area; or in the backup, which has that of its own timeline. */
 static char *
-history_path(const char *area, uint32_t timeline)
+history_path(const char *area, const struct pgx_backup *backup, uint32_t timeline)
 {
+	char	   *dir = pgx_backup_path(backup, PGX_BACKUP_DATA "/pg_wal");
+	char	   *found = NULL;
 	char		name[24];
 
 	snprintf(name, sizeof(name), "%08" PRIX32 ".history", timeline);
-	for (size_t i = 0; i < 2; i++)
+	for (size_t i = 0; found == NULL && i < 3; i++)
 	{
-		char	   *path = place_path(area, i, name);
-
-		if (access(path, F_OK) == 0)
-			return path;
-		free(path);
+		found = i < 2 ? place_path(area, i, name) : pgx_join(dir, name);
+		if (access(found, F_OK) != 0)
+		{
+			free(found);
+			found = NULL;
+		}
 	}
-	return NULL;
+	free(dir);
+	return found;
 }
 
 /* The newest timeline there is, as the server looks for it: one number after the other. */
 static uint32_t
-newest_timeline(const char *area, uint32_t from)
+newest_timeline(const char *area, const struct pgx_backup *backup, uint32_t from)
 {
 	for (;;)
 	{
-		char	   *path = history_path(area, from + 1);
+		char	   *path = history_path(area, backup, from + 1);
 
 		if (path == NULL)
 			return from;
@@ -267,16 +272,17 @@ parse_history(char *text, uint32_t timeline, struct wal_chain *chain)
 }
 
 static bool
-read_history(const char *area, uint32_t timeline, struct wal_chain *chain)
+read_history(const char *area, const struct pgx_backup *backup, uint32_t timeline, struct wal_chain *chain)
 {
-	char	   *path = history_path(area, timeline);
+	char	   *path = history_path(area, backup, timeline);
 	uint8_t    *bytes = NULL;
 	size_t		len;
 	bool		ok = false;
 
-	if (path == NULL && timeline == 1)
+	if (path == NULL && (timeline == 1 || (timeline == backup->info.start_timeline &&
+										   timeline == backup->info.end_timeline)))
 	{
-		add_timeline(chain, 1, 0);	/* the first has no history */
+		add_timeline(chain, timeline, 0);	/* the first has no history, and the others need none of before */
 		return true;
 	}
 	if (path == NULL)
@@ -422,10 +428,10 @@ wal_chain_follow(const char *area, const struct pgx_backup *backup, const char *
 	uint32_t	timeline = info->end_timeline;
 
 	if (target_timeline == NULL || strcmp(target_timeline, "latest") == 0)
-		timeline = newest_timeline(area, timeline);
+		timeline = newest_timeline(area, backup, timeline);
 	else if (strcmp(target_timeline, "current") != 0)
 		timeline = (uint32_t) strtoul(target_timeline, NULL, 0);
-	if (read_history(area, timeline, &chain) && check_history(&chain, backup) &&
+	if (read_history(area, backup, timeline, &chain) && check_history(&chain, backup) &&
 		follow_segments(area, backup, &chain))
 	{
 		*ret_chain = chain;
