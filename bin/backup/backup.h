@@ -107,6 +107,7 @@ struct pgx_backup_info
 
 	char	   *data_directory; /* on the server that was backed up */
 	char	   *wal_directory;	/* pg_wal's place if that was a symbolic link, else NULL */
+	char	   *online_wal_directory;	/* where WAL was mirrored, else NULL */
 	struct pgx_backup_tablespace *tablespaces;
 	size_t		n_tablespaces;
 	struct pgx_backup_conf *confs;

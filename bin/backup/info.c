@@ -297,6 +297,7 @@ read_all(struct reader *r, json_t *root, struct pgx_backup_info *info)
 	info->size = get_number(r, root, "size", 0, INT64_MAX);
 	info->data_directory = get_string(r, root, "data_directory");
 	info->wal_directory = get_optional(r, root, "wal_directory");
+	info->online_wal_directory = get_optional(r, root, "online_wal_directory");
 	read_wal_range(r, root, info);
 	read_tablespaces(r, root, info);
 	read_confs(r, root, info);
@@ -483,7 +484,7 @@ static json_t *
 json_info(const struct pgx_backup_info *info)
 {
 	return json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:b, s:o, s:o, s:I, s:s, s:s?,"
-					 " s:o, s:o, s:o, s:o, s:o, s:o}",
+					 " s:s?, s:o, s:o, s:o, s:o, s:o, s:o}",
 					 "format", PGX_BACKUP_INFO_FORMAT, "status", "COMPLETE", "label", info->label,
 					 "tool", info->tool, "method", info->method, "compression", info->compression,
 					 "system_identifier", info->system_identifier,
@@ -492,7 +493,8 @@ json_info(const struct pgx_backup_info *info)
 					 "has_manifest", info->has_manifest,
 					 "start_time", json_time(info->start_time), "end_time", json_time(info->end_time),
 					 "size", (json_int_t) info->size, "data_directory", info->data_directory,
-					 "wal_directory", info->wal_directory, "wal", json_wal(info),
+					 "wal_directory", info->wal_directory,
+					 "online_wal_directory", info->online_wal_directory, "wal", json_wal(info),
 					 "tablespaces", json_tablespaces(info), "configuration_files", json_confs(info),
 					 "packed", json_packed(info), "copy_command", json_copy_command(info),
 					 "keystore", json_keystore(info));
@@ -569,6 +571,7 @@ pgx_backup_info_clear(struct pgx_backup_info *info)
 	free(info->system_identifier);
 	free(info->data_directory);
 	free(info->wal_directory);
+	free(info->online_wal_directory);
 	free(info->copy_info_file);
 	free(info->keystore_uuid);
 	free(info->keystore_location);

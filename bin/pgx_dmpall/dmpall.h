@@ -56,6 +56,7 @@ struct source
 	char	   *ident_file;
 	char	   *destination;	/* pgx_tde.backup_destination; NULL if not set */
 	char	   *keystore_location;	/* NULL if not set */
+	char	   *online_wal_directory;	/* NULL if WAL is not mirrored */
 	char	   *archive_mode;
 	char	   *system_identifier;
 	uint32_t	version;

@@ -376,6 +376,8 @@ describe(struct run *run)
 		info->wal_directory = real != NULL ? pgx_strdup(real) : NULL;
 		free(real);
 	}
+	if (source->online_wal_directory != NULL)
+		info->online_wal_directory = pgx_strdup(source->online_wal_directory);
 	info->start_time = (int64_t) time(NULL);
 	free(wal);
 }

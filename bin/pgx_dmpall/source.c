@@ -213,7 +213,8 @@ read_facts(struct source *source)
 								 " pg_catalog.current_setting('server_version_num'),"
 								 " (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_segment_size'),"
 								 " pg_catalog.current_setting('data_checksums'),"
-								 " pg_catalog.pg_is_in_recovery()", 0, NULL);
+								 " pg_catalog.pg_is_in_recovery(),"
+								 " pg_catalog.current_setting('pgx_tde.online_wal_directory', true)", 0, NULL);
 
 	if (r == NULL)
 	{
@@ -232,6 +233,7 @@ read_facts(struct source *source)
 	source->wal_segment_size = (uint32_t) strtoul(PQgetvalue(r, 0, 9), NULL, 10);
 	source->checksums = strcmp(PQgetvalue(r, 0, 10), "on") == 0;
 	source->in_recovery = PQgetvalue(r, 0, 11)[0] == 't';
+	source->online_wal_directory = optional_value(r, 12);
 	PQclear(r);
 	return true;
 }
@@ -349,6 +351,7 @@ source_close(struct source *source)
 	free(source->destination);
 	free(source->keystore_location);
 	free(source->archive_mode);
+	free(source->online_wal_directory);
 	free(source->system_identifier);
 	memset(source, 0, sizeof(*source));
 }

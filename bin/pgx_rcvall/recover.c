@@ -73,7 +73,8 @@ recovery_end(struct recovery *r)
 static void
 warn_of_mirror(const struct recovery *r)
 {
-	char	   *mirror = configured(r, "pgx_tde.online_wal_directory");
+	const char *noted = r->backup->info.online_wal_directory;
+	char	   *mirror = noted != NULL ? pgx_strdup(noted) : configured(r, "pgx_tde.online_wal_directory");
 	char	   *usual = pgx_join(r->area, PGX_AREA_ONLINE_WAL);
 	char	   *real = mirror != NULL ? realpath(mirror, NULL) : NULL;
 	char	   *real_usual = realpath(usual, NULL);

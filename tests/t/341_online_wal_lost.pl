@@ -113,6 +113,7 @@ foreach my $round (1 .. $rounds)
 {
 	my ($rc, $out, $err) = dmpall($node);
 	die "pgx_dmpall failed: $err" if $rc != 0;
+	is(backup_info(newest_backup($node))->{online_wal_directory}, $mirror, "round $round: the backup tells where the mirror is");
 	my @clients = map { start_ledger($node, $db, $_, $round) } 1 .. 3;
 	push @ledgers, @clients;
 	my $bench = start_pgbench($node, $db, "bench_$round", 600);
