@@ -233,6 +233,7 @@ $node->start;
 is_content(fingerprint($node, 'postgres', 'other'), $whole, 'content, partly encrypted');
 $node->safe_psql('postgres', q{INSERT INTO elsewhere VALUES (0, 'MARK_meanwhile'); CHECKPOINT});
 $node->stop;
+my $older = slurp_raw(keytable_file($node));
 ($rc, $out, $err) = pgx_encrypt($data, [ '--passphrase-file', pass_file($node), '-N', '-v' ], '');
 is($rc, 0, 'the rest');
 is_all_encrypted($data, 'all');
@@ -245,6 +246,16 @@ like($out, qr/^everything is encrypted\n\z/m, 'and last line');
 checksums($node, 0, 'encrypted');
 like(start_fails($node, '-o', '-c shared_preload_libraries='), qr/could not locate a valid checkpoint record/,
 	'no start without the module');
+{
+	# A key table from before would have the server write pages in the clear beside encrypted ones.
+	my $table = slurp_raw(keytable_file($node));
+	my %files = map { $_ => slurp_raw($_) } relation_files($data);
+	write_file(keytable_file($node), $older);
+	like(start_fails($node), qr/FATAL:  tablespace 166[34] holds encrypted data, but key table "pgx_tde\/keys" has no key for it\n/,
+		'no start with an older key table');
+	is_deeply([ grep { slurp_raw($_) ne $files{$_} } sort keys %files ], [], 'and nothing is written');
+	write_file(keytable_file($node), $table);
+}
 $node->start;
 $whole = fingerprint($node, 'postgres', 'other');
 is($node->safe_psql('postgres', q{SELECT x FROM elsewhere WHERE g = 0}), 'MARK_meanwhile', 'what came meanwhile is there');
