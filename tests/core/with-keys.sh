@@ -3,19 +3,27 @@
 # backup) that is among its arguments; as it is where there is none.  Installed by tests/core/run.
 real=@BINDIR@/@PROGRAM@
 
-set_keys()
-{
-	if [ -z "$datadir" ] && [ -f "$1/pgx_tde/keys" ]; then
-		datadir=$1
-	elif [ -z "$datadir" ] && [ -f "$1/../pgx_tde/keys" ]; then
-		datadir=$1/..
-	fi
-}
-
+# The data directory is the one that is worked on: pg_rewind's target, not its source.
 datadir=""
+waldir=""
+before=""
 for argument; do
-	set_keys "${argument#--*=}"
-	[ ! -f "$argument" ] || set_keys "$(dirname "$argument")"
+	value=${argument#--*=}
+	case $argument in
+		--source-pgdata=*) ;;
+		--wal-directory=*) waldir=$value ;;
+		*)
+			if [ "$before" = -w ]; then
+				waldir=$value
+			elif [ -f "$value/pgx_tde/keys" ]; then
+				datadir=$value
+			elif [ -f "$value/../pgx_tde/keys" ]; then
+				datadir=$value/..
+			fi
+	esac
+	before=$argument
 done
 [ -n "$datadir" ] || exec "$real" "$@"
-exec pgx_keystore exec -D "$datadir" -- "$real" "$@"
+# Where pg_wal is a link, its target is the directory of the segments too.
+: "${waldir:=$(readlink -f "$datadir/pg_wal")}"
+exec pgx_keystore exec -D "$datadir" --wal-directory "$waldir" -- "$real" "$@"
