@@ -119,7 +119,7 @@ foreach my $round (1 .. $rounds)
 	{
 		finish($client);
 	}
-	$type ? $node->poll_query_until('postgres', 'SELECT true') : $node->start;
+	$type ? comes_back($node) : $node->start;
 
 	my ($acknowledged, $gone, $extra, $other) = check_ledger($node, $db, @ledgers);
 	$lost += $gone;

@@ -74,7 +74,7 @@ sub come_back
 		$node->start;
 		return;
 	}
-	$node->poll_query_until('postgres', 'SELECT true') or die 'the server does not come back';
+	comes_back($node) or die 'the server does not come back';
 	return;
 }
 

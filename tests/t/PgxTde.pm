@@ -29,7 +29,7 @@ our @EXPORT = qw(
   work_dir keystore_dir keystore_file keytable_file pass_file set_passphrase create_keystore write_file slurp_raw
   pgx_keystore run_program shim shim_start plain_start start_fails log_size log_since
   new_primary new_standby copy_keystore base_backup configure_node tablespace_dir
-  query_fails status_of fingerprint is_content same_content caught_up rotate finish_segment
+  query_fails status_of comes_back fingerprint is_content same_content caught_up rotate finish_segment
   last_segment same_wal files_below files_with forms_of is_same_file is_running auto_open
 );
 
@@ -447,9 +447,26 @@ sub rotate
 sub finish_segment
 {
 	my ($node) = @_;
-	my $name = $node->safe_psql('postgres', 'SELECT pg_walfile_name(pg_current_wal_lsn())');
+	# Something has to be in it: an empty segment is not switched, and from 17 on it is the one that is named.
+	my $name = $node->safe_psql('postgres',
+		"SELECT pg_walfile_name(pg_logical_emit_message(false, 'finish_segment', 'x'))");
 	$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
 	return $name;
+}
+
+# A server that was killed starts its processes again by itself.  psql may die before it has read its query, which
+# IPC::Run takes, now and then, for a reason to die too.
+sub comes_back
+{
+	my ($node) = @_;
+	for (1 .. 100)
+	{
+		my $back = eval { $node->poll_query_until('postgres', 'SELECT true') };
+		return $back if defined $back;
+		die $@ if $@ !~ /Broken pipe/;
+		usleep(50_000);
+	}
+	return 0;
 }
 
 # Compare all complete segments that two directories both have; returns how many are the same, and the names of
