@@ -50,7 +50,7 @@ sub here
 	my ($text) = @_;
 	$text =~ s{/usr/local/libexec/pgx}{$ENV{PGX_SHIM_DIR}}g;
 	$text =~ s{/usr/lib/postgresql/\d+/bin}{$dir/realbin}g;
-	$text =~ s{(?<![a-z0-9.\}\/])/(srv|database|backup|run/pgx|var/lib/postgresql)\b}{$dir/$1}g;
+	$text =~ s{(?<![a-z0-9.\}\/])/(srv|database|backup|etc/pgx|run/pgx|var/lib/postgresql)\b}{$dir/$1}g;
 	return $text;
 }
 
@@ -90,11 +90,12 @@ sub write_input
 # Run the first command of a page that is still to be run; it must match what the caller thinks that it is.
 sub run_next
 {
-	my ($page, $like, $input, $out_like) = @_;
+	my ($page, $like, $input, $out_like, $change) = @_;
+	$change //= sub { $_[0] };
 	my $command = shift @{ $commands{$page} } // '(none)';
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	like($command, $like, "$page: the next example is the expected one") or return;
-	ok(run_shell(here($command), $input), "$page: $command");
+	ok(run_shell($change->(here($command)), $input), "$page: $command");
 	like(slurp_file("$dir/out"), $out_like, "$page: its output is the one shown") if $out_like;
 	return;
 }
@@ -207,6 +208,7 @@ run_next('pgx_keystore.1', qr/-- pg_waldump/, '', qr/^rmgr: /m);
 remove_tree("$dir/database/inst1");
 rename "$dir/srv/data", "$dir/database/inst1" or die "$!";
 make_path("$dir/backup/inst1", { mode => 0700 });
+my $moment;
 foreach my $page ('pgx_dmpall.1', 'pgx_walcopy.1')
 {
 	my @settings = grep { /^[a-z_.]+ = / } examples_of($page);
@@ -217,6 +219,11 @@ foreach my $page ('pgx_dmpall.1', 'pgx_walcopy.1')
 	ok(run_shell("pg_ctl -s -w -l $dir/srv/log -D $dir/database/inst1 start"), "$page: a server starts with them");
 	run_next($page, qr/^pgx_dmpall -D/, '', qr/^backup of database and configuration files completed successfully$/m)
 	  while @{ $commands{$page} };
+
+	# A moment that can be gone back to: after the backup, and something happens after it.
+	sleep 2;
+	$moment = query("SELECT to_char(clock_timestamp(), 'YYYY-MM-DD HH24:MI:SS')");
+	query('INSERT INTO t VALUES (2)');
 	my $segment = query('SELECT pg_walfile_name(pg_current_wal_insert_lsn()) FROM pg_switch_wal()');
 	query('SELECT pg_switch_wal() FROM pg_create_restore_point(\'a\')');
 	for (1 .. 300)
@@ -237,8 +244,27 @@ for (1 .. 300)
 }
 ok(-e "$dir/backup/inst1/archived_wal/$segment", 'pgx_walcopy.1: and archives');
 stop_server("$dir/database/inst1");
+
+# ---- pgx_rcvall -----------------------------------------------------------------
+
+make_path("$dir/etc/pgx");
+append_to_file("$dir/etc/pgx/passphrase", $passphrase);
+chmod 0600, "$dir/etc/pgx/passphrase";
+run_next('pgx_rcvall.1', qr/^mv /);
+run_next('pgx_rcvall.1', qr/^pgx_rcvall -D \S+ -B \S+ --keystore-passphrase$/, $passphrase,
+	qr/^Last replayed LSN: .*^Recovery of database completed successfully\.$/ms);
+ok(run_shell("pg_ctl -s -w -l $dir/srv/log -D $dir/database/inst1 start"), 'the recovered server starts');
+is(query('SELECT count(*) FROM t WHERE n = 2'), '2', 'and has what was committed last');
+stop_server("$dir/database/inst1");
+run_next('pgx_rcvall.1', qr/ --check /, '', qr/^Backup, WAL and keystore fit together\.$/m);
 run_next('pgx_rcvall.1', qr/^pgx_rcvall -l/, '',
 	qr/^Date +Status +Dir\n\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +COMPLETE +\Q$dir\E\/backup\/inst1\/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d$/m);
+rename "$dir/database/inst1", "$dir/database/inst1.newest" or die "$!";
+run_next('pgx_rcvall.1', qr/ -e '/, $passphrase, qr/^Recovery of database completed successfully\.$/m,
+	sub { $_[0] =~ s/-e '[^']*'/-e '$moment'/r });
+ok(run_shell("pg_ctl -s -w -l $dir/srv/log -D $dir/database/inst1 start"), 'the server of that moment starts');
+is(query('SELECT count(*) FROM t WHERE n = 2'), '1', 'and has not what came after it');
+stop_server("$dir/database/inst1");
 
 foreach my $page (sort keys %commands)
 {
