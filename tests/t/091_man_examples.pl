@@ -19,8 +19,6 @@ my $sockets = PostgreSQL::Test::Utils::tempdir_short;
 my %elsewhere = (
 	qr/copy --ssh-option/ => '004_copy_ssh.pl',
 	qr/-- pg_rewind/ => '150_exec.pl',
-	qr/^(?:mv \/database|pgx_rcvall -D .* --keystore-passphrase)/ => '331_pitr_matrix.pl',
-	qr/^pgx_rcvall --check/ => '333_check.pl',
 );
 
 # ---- the pages ------------------------------------------------------------------
