@@ -15,6 +15,9 @@
 #undef PACKAGE_VERSION
 
 #include "postgres.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"				/* was part of postgres.h before */
+#endif
 
 /* Messages of this module are known by it: none has anything of a statement's text. */
 #define PGX_TEXTDOMAIN	"pgx_tde"
