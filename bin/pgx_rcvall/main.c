@@ -24,6 +24,7 @@ enum
 	OPT_PGDATA, OPT_AREA, OPT_LIST, OPT_VIEW_COPYING, OPT_CHECK, OPT_FETCH_WAL, OPT_DRY_RUN,
 	OPT_BACKUP, OPT_TIME, OPT_NAME, OPT_XID, OPT_LSN, OPT_TIMELINE, OPT_COPY_COMMAND, OPT_MAPPING,
 	OPT_PASSPHRASE, OPT_PASSPHRASE_FILE, OPT_KEYSTORE_LOCATION, OPT_NO_VERIFY, OPT_JOBS, OPT_LOG,
+	OPT_STANDBY, OPT_FROM, OPT_PRIMARY_CONNINFO, OPT_KEYSTORE, OPT_SLOT, OPT_CREATE_SLOT, OPT_AUTO_OPEN, OPT_SET,
 	OPT_PROGRESS, OPT_JSON, OPT_VERBOSE, OPT_VERSION, OPT_HELP,
 	N_OPTS
 };
@@ -59,6 +60,14 @@ static const struct option_def
 	[OPT_NO_VERIFY] = {"no-verify", 0, NULL, "do not compare what was restored with the manifest"},
 	[OPT_JOBS] = {"jobs", 'j', "N", "threads that restore a compressed backup (default: 1)"},
 	[OPT_LOG] = {"log", 0, "FILE", "append the server's log during recovery to a file"},
+	[OPT_STANDBY] = {"standby", 0, NULL, "build and start a standby of a running server"},
+	[OPT_FROM] = {"from", 0, "CONNINFO", "the server to copy and to follow; with --standby"},
+	[OPT_PRIMARY_CONNINFO] = {"primary-conninfo", 0, "CONNINFO", "what the standby connects with (default: as --from)"},
+	[OPT_KEYSTORE] = {"keystore", 0, "FILE|DIR|HOST:DIR", "keystore to copy (default: fetched by SQL)"},
+	[OPT_SLOT] = {"slot", 0, "NAME", "replication slot of the standby"},
+	[OPT_CREATE_SLOT] = {"create-slot", 0, NULL, "make that slot"},
+	[OPT_AUTO_OPEN] = {"auto-open", 0, NULL, "enable automatic opening of the standby's keystore"},
+	[OPT_SET] = {"set", 0, "NAME=VALUE", "set a parameter in the standby's configuration"},
 	[OPT_PROGRESS] = {"progress", 0, NULL, "show progress"},
 	[OPT_JSON] = {"json", 0, NULL, "tell the result in JSON"},
 	[OPT_VERBOSE] = {"verbose", 'v', NULL, "say more about what is done"},
@@ -73,9 +82,10 @@ print_help(void)
 		   "Usage:\n"
 		   "  %s [-D DATADIR] -B DIR [OPTION]...\n"
 		   "  %s --check -B DIR [-D DATADIR] [OPTION]...\n"
+		   "  %s --standby [-D DATADIR] --from=CONNINFO [OPTION]...\n"
 		   "  %s -l [-B DIR] [-D DATADIR]\n"
 		   "  %s --fetch-wal -B DIR NAME FILE\n\nOptions:\n",
-		   pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname());
+		   pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname());
 	for (int i = 0; i < N_OPTS; i++)
 	{
 		const struct option_def *def = &option_defs[i];
@@ -192,6 +202,31 @@ store_option(struct rcvall_options *opts, int opt, const char *arg)
 		case OPT_LOG:
 			opts->log_file = arg;
 			break;
+		case OPT_STANDBY:
+			opts->standby = true;
+			break;
+		case OPT_FROM:
+			opts->from = arg;
+			break;
+		case OPT_PRIMARY_CONNINFO:
+			opts->primary_conninfo = arg;
+			break;
+		case OPT_KEYSTORE:
+			opts->keystore = arg;
+			break;
+		case OPT_SLOT:
+			opts->slot = arg;
+			break;
+		case OPT_CREATE_SLOT:
+			opts->create_slot = true;
+			break;
+		case OPT_AUTO_OPEN:
+			opts->auto_open = true;
+			break;
+		case OPT_SET:
+			opts->settings = pgx_realloc(opts->settings, (opts->n_settings + 1) * sizeof(*opts->settings));
+			opts->settings[opts->n_settings++] = arg;
+			break;
 		case OPT_PROGRESS:
 			opts->progress = true;
 			break;
@@ -281,6 +316,7 @@ check_operation(const struct rcvall_options *opts)
 		{opts->fetch_wal, "--fetch-wal"},
 		{opts->dry_run, "--dry-run"},
 		{opts->check, "--check"},
+		{opts->standby, "--standby"},
 	};
 	const char *first = NULL;
 	bool		recovers = !opts->list && !opts->view_copying && !opts->fetch_wal;
@@ -341,6 +377,41 @@ check_targets(const struct rcvall_options *opts)
 	return true;
 }
 
+/* What only goes with --standby, and what does not. */
+static bool
+check_standby(const struct rcvall_options *opts)
+{
+	const struct
+	{
+		bool		given;
+		const char *name;
+	}			own[] = {
+		{opts->from != NULL, "--from"}, {opts->primary_conninfo != NULL, "--primary-conninfo"},
+		{opts->keystore != NULL, "--keystore"}, {opts->slot != NULL, "--slot"},
+		{opts->create_slot, "--create-slot"}, {opts->auto_open, "--auto-open"}, {opts->n_settings > 0, "--set"},
+	};
+
+	for (size_t i = 0; !opts->standby && i < sizeof(own) / sizeof(own[0]); i++)
+	{
+		if (!own[i].given)
+			continue;
+		pgx_log_error("option %s is necessary for option %s", "--standby", own[i].name);
+		pgx_log_advice();
+		return false;
+	}
+	return !opts->standby ||
+		(refuse_together(opts->area != NULL, "-B", "--standby") &&
+		 refuse_together(opts->backup != NULL, "--backup", "--standby") &&
+		 refuse_together(opts->target_time != NULL, "-e", "--standby") &&
+		 refuse_together(opts->target_name != NULL, "-n", "--standby") &&
+		 refuse_together(opts->target_xid != NULL, "--xid", "--standby") &&
+		 refuse_together(opts->target_lsn != NULL, "--lsn", "--standby") &&
+		 refuse_together(opts->target_timeline != NULL, "--target-timeline", "--standby") &&
+		 refuse_together(opts->copy_command != NULL, "-Y", "--standby") &&
+		 refuse_together(opts->no_verify, "--no-verify", "--standby") &&
+		 refuse_together(opts->json, "--json", "--standby"));
+}
+
 static bool
 check_usage(struct rcvall_options *opts)
 {
@@ -359,7 +430,7 @@ check_usage(struct rcvall_options *opts)
 		pgx_log_error("option %s is necessary for option %s", "-B", "--fetch-wal");
 		return false;
 	}
-	return check_operation(opts) && check_targets(opts);
+	return check_operation(opts) && check_targets(opts) && check_standby(opts);
 }
 
 static int
@@ -373,6 +444,8 @@ run(const struct rcvall_options *opts, char **args)
 		return fetch_wal(opts->area, args[0], args[1]);
 	if (opts->check)
 		return check_backup(opts);
+	if (opts->standby)
+		return standby_run(opts);
 	return recover(opts);
 }
 
@@ -398,5 +471,6 @@ main(int argc, char **argv)
 		free(opts.mappings[i].new);
 	}
 	free(opts.mappings);
+	free(opts.settings);
 	return pgx_finish_output(rc);
 }

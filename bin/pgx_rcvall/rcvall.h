@@ -60,6 +60,8 @@ struct rcvall_options
 	const char *slot;
 	bool		create_slot;
 	bool		auto_open;
+	const char **settings;		/* NAME=VALUE for its configuration; allocated */
+	size_t		n_settings;
 };
 
 /* The backup area: of -B, or what the configuration in -D says; checked.  NULL after a message; the caller frees it. */

@@ -262,6 +262,12 @@ run_next('pgx_rcvall.1', qr/ -e '/, $passphrase, qr/^Recovery of database comple
 	sub { $_[0] =~ s/-e '[^']*'/-e '$moment'/r });
 ok(run_shell("pg_ctl -s -w -l $dir/srv/log -D $dir/database/inst1 start"), 'the server of that moment starts');
 is(query('SELECT count(*) FROM t WHERE n = 2'), '1', 'and has not what came after it');
+query('CREATE EXTENSION IF NOT EXISTS pgx_tde');
+my $standby_port = PostgreSQL::Test::Cluster::get_free_port();
+run_next('pgx_rcvall.1', qr/ --standby /, $passphrase,
+	qr/^Keystore: .*\nAutomatic opening: enabled\nReplication slot: db2\nData directory: .*\nThe standby is streaming\.$/,
+	sub { $_[0] =~ s/host=db1/host=$sockets/r . " --set port=$standby_port" });
+stop_server("$dir/database/inst2");
 stop_server("$dir/database/inst1");
 
 foreach my $page (sort keys %commands)
