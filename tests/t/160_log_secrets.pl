@@ -151,6 +151,8 @@ foreach my $case (@cases)
 	next if $sql !~ /$mark/;
 	like($found, qr/csv: planted raw.*json: planted raw/, "control: $name is found in the log");
 }
+# From 16 on constants of most statements become parameters there, but not the text of a block.
+$node->safe_psql('postgres', "DO \$\$ BEGIN PERFORM '$mark', $_; END \$\$") foreach 1 .. 3;
 cmp_ok(statements(), '>=', 3, 'control: pg_stat_statements has some of it');
 my $session = $node->background_psql('postgres', on_error_stop => 0);
 $session->query("SELECT '$mark'");
