@@ -276,6 +276,12 @@ compare_found(const void *a, const void *b)
 
 	if (x->when != y->when)
 		return x->when < y->when ? -1 : 1;
+	/*
+	 * Of the same second: the name of one that was removed is free again, so names do not tell which is newer.
+	 * A position in WAL does; one that is not complete has none.
+	 */
+	if (x->backup.info.end_lsn != y->backup.info.end_lsn)
+		return x->backup.info.end_lsn < y->backup.info.end_lsn ? -1 : 1;
 	return strcmp(x->backup.name, y->backup.name);
 }
 

@@ -112,8 +112,9 @@ sub lose
 {
 	my ($node, $keystore) = @_;
 	$node->stop('immediate') if is_running($node);
-	$node->_update_pid(0);
 	remove_tree($node->data_dir, { keep_root => 1 });
+	# Only now: a server that was killed has left its postmaster.pid.
+	$node->_update_pid(0);
 	foreach my $dir (glob $node->basedir . '/ts_*')
 	{
 		remove_tree($dir, { keep_root => 1 });
