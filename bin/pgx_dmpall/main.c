@@ -501,6 +501,8 @@ print_result(const struct run *run)
 			printf("%s\n", text);
 			free(text);
 		}
+		else
+			pgx_log_error("backup data \"%s\" is lost", run->dir);
 		ok = backup != NULL;
 		pgx_area_clear(&area);
 		return ok;

@@ -206,17 +206,6 @@ open_offered(keystore *current, const Offer *offer)
 	return offered;
 }
 
-/* Its number in a keystore has a key; false if none or destroyed. */
-static bool
-has_key(keystore *ks, uint32 id, uint8 key[KEYSTORE_KEY_LEN])
-{
-	enum keystore_status status = keystore_get_master_key(ks, id, key);
-
-	if (status != KEYSTORE_OK && status != KEYSTORE_ENOKEY)
-		pgx_report_keystore(ERROR, ks, status);
-	return status == KEYSTORE_OK;
-}
-
 /* Is there a record of the key, a tombstone at least? */
 static bool
 has_record(keystore *ks, uint32 id)
@@ -262,8 +251,10 @@ check_keys(keystore *current, keystore *offered, uint32 in_use)
 		check(current, keystore_get_key_info(current, i, &info));
 		if (!has_record(offered, info.id))
 			refuse_keys(info.id, "is missing");
-		kept = has_key(offered, info.id, after);
-		same = kept && has_key(current, info.id, before) && memcmp(before, after, sizeof(after)) == 0;
+		/* No error may leave with a key on the stack; what cannot be read is not the same. */
+		kept = keystore_get_master_key(offered, info.id, after) == KEYSTORE_OK;
+		same = kept && keystore_get_master_key(current, info.id, before) == KEYSTORE_OK &&
+			memcmp(before, after, sizeof(after)) == 0;
 		explicit_bzero(before, sizeof(before));
 		explicit_bzero(after, sizeof(after));
 		if (kept && !same)
