@@ -245,18 +245,22 @@ check_keys(keystore *current, keystore *offered, uint32 in_use)
 		refuse_keys(keystore_active_key(current), "is not the active one");
 	for (size_t i = 0; i < keystore_key_count(current); i++)
 	{
+		enum keystore_status status;
 		bool		kept;
 		bool		same;
 
 		check(current, keystore_get_key_info(current, i, &info));
 		if (!has_record(offered, info.id))
 			refuse_keys(info.id, "is missing");
-		/* No error may leave with a key on the stack; what cannot be read is not the same. */
-		kept = keystore_get_master_key(offered, info.id, after) == KEYSTORE_OK;
+		/* No error may leave with a key on the stack. */
+		status = keystore_get_master_key(offered, info.id, after);
+		kept = status == KEYSTORE_OK;
 		same = kept && keystore_get_master_key(current, info.id, before) == KEYSTORE_OK &&
 			memcmp(before, after, sizeof(after)) == 0;
 		explicit_bzero(before, sizeof(before));
 		explicit_bzero(after, sizeof(after));
+		if (status != KEYSTORE_ENOKEY)
+			check(offered, status);
 		if (kept && !same)
 			refuse_keys(info.id, "is another one");
 		if (!kept && info.id == in_use)
