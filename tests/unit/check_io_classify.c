@@ -16,21 +16,21 @@ static const struct
 	const char *path;
 	struct pgx_io_path is;
 } paths[] = {
-	{"base/5/1259", {PGX_IO_RELATION, 1663, 5, 1259, 0, 0}},
-	{"./base/5/1259", {PGX_IO_RELATION, 1663, 5, 1259, 0, 0}},
-	{DATA_DIR "/base/5/1259", {PGX_IO_RELATION, 1663, 5, 1259, 0, 0}},
-	{"base/5/1259_fsm", {PGX_IO_RELATION, 1663, 5, 1259, 1, 0}},
-	{"base/5/1259_vm", {PGX_IO_RELATION, 1663, 5, 1259, 2, 0}},
-	{"base/5/16384_init", {PGX_IO_RELATION, 1663, 5, 16384, 3, 0}},
-	{"base/5/16384.1", {PGX_IO_RELATION, 1663, 5, 16384, 0, 1}},
-	{"base/5/16384_fsm.12", {PGX_IO_RELATION, 1663, 5, 16384, 1, 12}},
-	{"base/5/t3_16390", {PGX_IO_RELATION, 1663, 5, 16390, 0, 0}},
-	{"base/5/t3_16390_vm.2", {PGX_IO_RELATION, 1663, 5, 16390, 2, 2}},
-	{"base/5/4294967295", {PGX_IO_RELATION, 1663, 5, 4294967295U, 0, 0}},
-	{"global/1262", {PGX_IO_RELATION, 1664, 0, 1262, 0, 0}},
-	{"pg_tblspc/16385/PG_15_202209061/5/16400", {PGX_IO_RELATION, 16385, 5, 16400, 0, 0}},
-	{"pg_tblspc/16385/PG_15_202209061/5/16400_vm.1", {PGX_IO_RELATION, 16385, 5, 16400, 2, 1}},
-	{"pgx_tde/selfcheck", {PGX_IO_RELATION, PGX_IO_SELF_CHECK_OID, 0, 0, 0, 0}},
+	{"base/5/1259", {PGX_IO_RELATION, 1663, 5, 1259, 0, 0, false}},
+	{"./base/5/1259", {PGX_IO_RELATION, 1663, 5, 1259, 0, 0, false}},
+	{DATA_DIR "/base/5/1259", {PGX_IO_RELATION, 1663, 5, 1259, 0, 0, false}},
+	{"base/5/1259_fsm", {PGX_IO_RELATION, 1663, 5, 1259, 1, 0, false}},
+	{"base/5/1259_vm", {PGX_IO_RELATION, 1663, 5, 1259, 2, 0, false}},
+	{"base/5/16384_init", {PGX_IO_RELATION, 1663, 5, 16384, 3, 0, false}},
+	{"base/5/16384.1", {PGX_IO_RELATION, 1663, 5, 16384, 0, 1, false}},
+	{"base/5/16384_fsm.12", {PGX_IO_RELATION, 1663, 5, 16384, 1, 12, false}},
+	{"base/5/t3_16390", {PGX_IO_RELATION, 1663, 5, 16390, 0, 0, false}},
+	{"base/5/t3_16390_vm.2", {PGX_IO_RELATION, 1663, 5, 16390, 2, 2, false}},
+	{"base/5/4294967295", {PGX_IO_RELATION, 1663, 5, 4294967295U, 0, 0, false}},
+	{"global/1262", {PGX_IO_RELATION, 1664, 0, 1262, 0, 0, false}},
+	{"pg_tblspc/16385/PG_15_202209061/5/16400", {PGX_IO_RELATION, 16385, 5, 16400, 0, 0, false}},
+	{"pg_tblspc/16385/PG_15_202209061/5/16400_vm.1", {PGX_IO_RELATION, 16385, 5, 16400, 2, 1, false}},
+	{"pgx_tde/selfcheck", {PGX_IO_RELATION, PGX_IO_SELF_CHECK_OID, 0, 0, 0, 0, false}},
 	{"pg_wal/000000010000000000000001", {.kind = PGX_IO_WAL}},
 	{"pg_wal/0000000A00000000000000FF.partial", {.kind = PGX_IO_WAL}},
 	{"pg_wal/RECOVERYXLOG", {.kind = PGX_IO_WAL}},
@@ -39,7 +39,7 @@ static const struct
 	{"base/pgsql_tmp/pgsql_tmp123.0", {.kind = PGX_IO_TEMP}},
 	{"base/pgsql_tmp/pgsql_tmp7.1.fileset/i1of4.p0.0", {.kind = PGX_IO_TEMP}},
 	{"pg_tblspc/16385/PG_15_202209061/pgsql_tmp/pgsql_tmp1.0", {.kind = PGX_IO_TEMP}},
-	{"pg_replslot/s/xid-751-lsn-0-2000000.spill", {.kind = PGX_IO_TEMP}},
+	{"pg_replslot/s/xid-751-lsn-0-2000000.spill", {.kind = PGX_IO_TEMP, .spill = true}},
 	/* What looks alike and is not. */
 	{"base/5/PG_VERSION", {.kind = PGX_IO_NONE}},
 	{"base/5/pg_filenode.map", {.kind = PGX_IO_NONE}},
@@ -73,6 +73,7 @@ START_TEST(classify)
 
 	pgx_io_classify(paths[_i].path, DATA_DIR, &is);
 	ck_assert_msg(is.kind == paths[_i].is.kind, "%s: kind %d", paths[_i].path, is.kind);
+	ck_assert(is.spill == paths[_i].is.spill);
 	if (is.kind != PGX_IO_RELATION)
 		return;
 	ck_assert_uint_eq(is.tablespace, paths[_i].is.tablespace);

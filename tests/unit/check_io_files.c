@@ -722,6 +722,120 @@ START_TEST(descriptor_is_forgotten)
 }
 END_TEST
 
+static void
+check_count(const struct pgx_io_counts *counts, enum pgx_io_counted what, enum pgx_io_direction direction,
+			unsigned pages, unsigned bytes)
+{
+	ck_assert_uint_eq(counts->of[what].pages[direction], pages);
+	ck_assert_uint_eq(counts->of[what].bytes[direction], bytes);
+	ck_assert_uint_eq(counts->of[what].failures, 0);
+}
+
+/* Pages of zeros are not counted, nor is what another process sees; what was counted before is carried over. */
+START_TEST(counts_are_exact)
+{
+	static struct pgx_io_counts counts;
+	static uint8_t pages[20 * PAGE];
+	struct tde_wal_header header;
+	int			fd = open(RELATION, O_RDWR | O_CREAT, 0600);
+
+	memset(pages, 'a', sizeof(pages));
+	memset(pages + 3 * PAGE, 0, PAGE);
+	ck_assert_int_eq(pwrite(fd, pages, sizeof(pages), 0), sizeof(pages));
+	io->count_in(&counts);
+	check_count(&counts, PGX_COUNT_RELATION, PGX_ENCRYPTED, 19, 19 * (PAGE - 16));
+	ck_assert_int_eq(pread(fd, pages, 5 * PAGE, 0), 5 * PAGE);
+	check_count(&counts, PGX_COUNT_RELATION, PGX_DECRYPTED, 4, 4 * (PAGE - 16));
+	close(fd);
+
+	fd = open_segment();
+	make_wal_page(pages, SEGMENT_LSN, 1000);
+	make_wal_page(pages + PAGE, SEGMENT_LSN + PAGE, 1000);
+	end_of_wal = SEGMENT_LSN + PAGE + 1000;
+	ck_assert_int_eq(pwrite(fd, pages, 2 * PAGE, 0), 2 * PAGE);
+	check_count(&counts, PGX_COUNT_WAL, PGX_ENCRYPTED, 2, PAGE - 24 + 1000 - 24);
+	ck_assert_int_eq(pread(fd, pages, 2 * PAGE, 0), 2 * PAGE);
+	check_count(&counts, PGX_COUNT_WAL, PGX_DECRYPTED, 2, PAGE - 24 + 1000 - 24);
+	ck_assert(io->wal_header(SEGMENT_LSN, &header));
+	ck_assert_int_eq(io->wal_crypt(&header, 300, pages, 500), 0);
+	check_count(&counts, PGX_COUNT_REPLICATION, PGX_ENCRYPTED, 1, 500);
+	close(fd);
+
+	/* A part of a unit is read before it is written. */
+	fd = open("base/pgsql_tmp/pgsql_tmp1.0", O_RDWR | O_CREAT, 0600);
+	memset(pages, 'a', PAGE);
+	ck_assert_int_eq(pwrite(fd, pages, 1000, 0), 1000);
+	check_count(&counts, PGX_COUNT_TEMP, PGX_DECRYPTED, 0, 0);
+	ck_assert_int_eq(pwrite(fd, pages, PAGE, 1000), PAGE);
+	check_count(&counts, PGX_COUNT_TEMP, PGX_DECRYPTED, 1, 1000);
+	check_count(&counts, PGX_COUNT_TEMP, PGX_ENCRYPTED, 3, 1000 + PAGE + 1000);
+	close(fd);
+
+	io->count_in(NULL);
+	fd = open(RELATION, O_RDONLY);
+	ck_assert_int_eq(read(fd, pages, PAGE), PAGE);
+	close(fd);
+	check_count(&counts, PGX_COUNT_RELATION, PGX_DECRYPTED, 4, 4 * (PAGE - 16));
+}
+END_TEST
+
+START_TEST(failures_are_counted)
+{
+	static struct pgx_io_counts counts;
+	uint8_t		pages[3 * PAGE];
+	int			fd = open(RELATION, O_RDWR | O_CREAT, 0600);
+	int			raw = (int) syscall(SYS_openat, AT_FDCWD, RELATION, O_WRONLY);
+
+	io->count_in(&counts);
+	memset(pages, 'a', sizeof(pages));
+	ck_assert_int_eq(pwrite(fd, pages, sizeof(pages), 0), sizeof(pages));
+	ck_assert_int_eq(pread(fd, pages, sizeof(pages), 0), sizeof(pages));
+	ck_assert_uint_eq(counts.of[PGX_COUNT_RELATION].failures, 0);
+
+	/* The damaged page is given to the server, which rejects it. */
+	ck_assert_int_eq(syscall(SYS_pwrite64, raw, "!", 1, (off_t) PAGE + 100), 1);
+	ck_assert_int_eq(pread(fd, pages, sizeof(pages), 0), sizeof(pages));
+	ck_assert_uint_eq(counts.of[PGX_COUNT_RELATION].failures, 1);
+	ck_assert_int_eq(pread(fd, pages, 100, 0), -1);
+	ck_assert_uint_eq(counts.of[PGX_COUNT_RELATION].failures, 2);
+	close(fd);
+	syscall(SYS_close, raw);
+
+	fd = open_segment();
+	make_wal_page(pages, SEGMENT_LSN, 1000);
+	end_of_wal = SEGMENT_LSN + 1000;
+	ck_assert_int_eq(pwrite(fd, pages, PAGE, 0), PAGE);
+	ck_assert_int_eq(io->set_key(TDE_KEY_WAL, 0, TDE_NONE, NULL), 0);
+	ck_assert_int_eq(pread(fd, pages, PAGE, 0), -1);
+	ck_assert_uint_eq(counts.of[PGX_COUNT_WAL].failures, 1);
+	close(fd);
+	io->count_in(NULL);
+}
+END_TEST
+
+START_TEST(time_is_taken_if_asked_for)
+{
+	static struct pgx_io_counts counts;
+	static bool timing;
+	uint8_t		page[PAGE];
+	int			fd = open(RELATION, O_RDWR | O_CREAT, 0600);
+
+	io->count_in(&counts);
+	server.timing = &timing;
+	memset(page, 'a', PAGE);
+	for (int i = 0; i < 2; i++, timing = true)
+	{
+		ck_assert_int_eq(pwrite(fd, page, PAGE, 0), PAGE);
+		ck_assert_int_eq(pread(fd, page, PAGE, 0), PAGE);
+		for (int direction = 0; direction < PGX_DIRECTIONS; direction++)
+			ck_assert(timing == (counts.of[PGX_COUNT_RELATION].nanoseconds[direction] != 0));
+	}
+	server.timing = NULL;
+	io->count_in(NULL);
+	close(fd);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -755,6 +869,9 @@ main(void)
 	tcase_add_test(tcase, temp_is_encrypted);
 	tcase_add_test(tcase, temp_append);
 	tcase_add_test(tcase, descriptor_is_forgotten);
+	tcase_add_test(tcase, counts_are_exact);
+	tcase_add_test(tcase, failures_are_counted);
+	tcase_add_test(tcase, time_is_taken_if_asked_for);
 	suite_add_tcase(suite, tcase);
 	runner = srunner_create(suite);
 	srunner_set_tap(runner, "-");

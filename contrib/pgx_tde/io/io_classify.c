@@ -158,7 +158,10 @@ pgx_io_classify(const char *path, const char *data_dir, struct pgx_io_path *ret_
 	else if (skip(&p, "pg_wal/"))
 		ret_path->kind = classify_wal_name(p);
 	else if (skip(&p, "pg_replslot/"))
-		ret_path->kind = is_spill_file(p) ? PGX_IO_TEMP : PGX_IO_NONE;
+	{
+		ret_path->spill = is_spill_file(p);
+		ret_path->kind = ret_path->spill ? PGX_IO_TEMP : PGX_IO_NONE;
+	}
 	else if (strcmp(p, PGX_IO_SELF_CHECK_PATH) == 0)
 	{
 		ret_path->kind = PGX_IO_RELATION;

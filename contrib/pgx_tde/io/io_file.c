@@ -174,13 +174,14 @@ describe_file(const char *path, int flags, struct pgx_io_file *ret_file)
 		ret_file->tablespace = is.tablespace;
 		ret_file->database = is.database;
 		ret_file->relation = is.relation;
-		ret_file->fork = is.fork;
+		ret_file->fork = (uint8_t) is.fork;
 		ret_file->first_block = is.segment * TDE_SEGMENT_PAGES;
 		slot = pgx_io_find_key(TDE_KEY_TABLESPACE, is.tablespace);
 	}
 	else if (is.kind == PGX_IO_TEMP)
 	{
 		ret_file->temp_id = pgx_temp_file_id(path);
+		ret_file->counted = is.spill ? PGX_COUNT_SPILL : PGX_COUNT_TEMP;
 		slot = pgx_io_find_key(PGX_IO_KEY_TEMP, 0);
 	}
 	if (slot < 0 || (is.kind == PGX_IO_RELATION && pgx_shared->keys[slot].alg == TDE_NONE))

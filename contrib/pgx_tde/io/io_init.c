@@ -75,6 +75,7 @@ struct pgx_io_api pgx_tde_io_api = {
 	.new_epoch = pgx_io_new_epoch,
 	.wal_header = pgx_wal_known_header,
 	.wal_crypt = pgx_wal_wire_crypt,
+	.count_in = pgx_count_in,
 	.mirror_refresh = pgx_mirror_refresh,
 	.mirror_begin = pgx_mirror_begin,
 	.mirror_fail = pgx_mirror_fail,

@@ -5,8 +5,10 @@
 #ifndef IO_INTERNAL_H
 #define IO_INTERNAL_H
 
+#include <stdatomic.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 
 #include "pgx_io.h"
 #include "page.h"
@@ -27,7 +29,8 @@ struct pgx_io_file
 	uint32_t	tablespace;		/* of a relation's file, encrypted or not; 0 otherwise */
 	uint32_t	database;
 	uint32_t	relation;
-	uint32_t	fork;
+	uint8_t		fork;
+	uint8_t		counted;		/* enum pgx_io_counted, of a temporary file */
 	uint32_t	first_block;	/* of this segment file, within the fork */
 	uint64_t	temp_id;		/* of a temporary file */
 };
@@ -72,6 +75,47 @@ extern int	pgx_io_new_epoch(void);
 
 /* io_file.c */
 extern void pgx_io_tablespace_keyed(uint32_t tablespace, int slot);
+
+/* io_stats.c */
+extern struct pgx_io_counts *pgx_counts;	/* never NULL */
+extern void pgx_count_in(struct pgx_io_counts *counts);
+
+static inline void
+pgx_add(atomic_ullong *to, uint64_t n)
+{
+	atomic_store_explicit(to, atomic_load_explicit(to, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static inline void
+pgx_count_failure(enum pgx_io_counted what)
+{
+	pgx_add(&pgx_counts->of[what].failures, 1);
+}
+
+/* Nanoseconds, for pgx_count(); 0 without looking at the clock unless the server wants times. */
+static inline uint64_t
+pgx_count_begin(void)
+{
+	struct timespec now;
+
+	if (pgx_server->timing == NULL || !*pgx_server->timing)
+		return 0;
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);	/* cannot fail for this clock */
+	return (uint64_t) now.tv_sec * UINT64_C(1000000000) + (uint64_t) now.tv_nsec;
+}
+
+/* Once for all pages of a call. */
+static inline void
+pgx_count(enum pgx_io_counted what, enum pgx_io_direction direction, uint64_t pages, uint64_t bytes,
+		  uint64_t begin)
+{
+	struct pgx_io_count *count = &pgx_counts->of[what];
+
+	pgx_add(&count->pages[direction], pages);
+	pgx_add(&count->bytes[direction], bytes);
+	if (begin != 0)
+		pgx_add(&count->nanoseconds[direction], pgx_count_begin() - begin);
+}
 
 /* io_mirror.c; the first of these are called for every file, the others if pgx_files[fd].mirror is set */
 extern void pgx_mirror_opened(int fd, const char *path, int flags);

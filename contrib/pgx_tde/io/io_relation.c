@@ -18,8 +18,34 @@ whole_pages(size_t len, off_t off)
 {
 	if (len % PGX_IO_PAGE == 0 && off % PGX_IO_PAGE == 0)
 		return true;
+	pgx_count_failure(PGX_COUNT_RELATION);
 	errno = EINVAL;
 	return false;
+}
+
+static tde_xts *
+cipher_of(const struct pgx_io_file *file)
+{
+	tde_xts    *xts = pgx_io_relation_cipher(file->slot);
+
+	if (xts == NULL)
+		pgx_count_failure(PGX_COUNT_RELATION);
+	return xts;
+}
+
+static ssize_t
+cipher_failed(void)
+{
+	pgx_count_failure(PGX_COUNT_RELATION);
+	errno = EIO;
+	return -1;
+}
+
+/* Pages of zeros go by uncounted. */
+static void
+count(enum pgx_io_direction direction, size_t pages, uint64_t begin)
+{
+	pgx_count(PGX_COUNT_RELATION, direction, pages, pages * (PGX_IO_PAGE - TDE_PAGE_CLEAR), begin);
 }
 
 static void
@@ -38,11 +64,13 @@ pgx_relation_pread(int fd, void *buf, size_t len, off_t off)
 	uint8_t    *page = buf;
 	struct tde_page_id id;
 	tde_xts    *xts;
+	size_t		pages = 0;
+	uint64_t	begin;
 	ssize_t		got;
 
 	if (!whole_pages(len, off))
 		return -1;
-	xts = pgx_io_relation_cipher(file->slot);
+	xts = cipher_of(file);
 	if (xts == NULL)
 		return -1;
 
@@ -51,14 +79,18 @@ pgx_relation_pread(int fd, void *buf, size_t len, off_t off)
 		return got;
 	got -= got % PGX_IO_PAGE;
 	page_id(file, off, &id);
+	begin = pgx_count_begin();
 	for (ssize_t done = 0; done < got; done += PGX_IO_PAGE, id.block++)
 	{
-		if (tde_page_decrypt(xts, &id, pgx_server->checksums, page + done) == TDE_PAGE_FAILED)
-		{
-			errno = EIO;
-			return -1;
-		}
+		enum tde_page_result result = tde_page_decrypt(xts, &id, pgx_server->checksums, page + done);
+
+		if (result == TDE_PAGE_FAILED)
+			return cipher_failed();
+		if (result == TDE_PAGE_CHECKSUM)
+			pgx_count_failure(PGX_COUNT_RELATION);
+		pages += result != TDE_PAGE_ZERO;
 	}
+	count(PGX_DECRYPTED, pages, begin);
 	return got;
 }
 
@@ -73,7 +105,7 @@ pgx_relation_pwrite(int fd, const void *buf, size_t len, off_t off)
 
 	if (!whole_pages(len, off))
 		return -1;
-	xts = pgx_io_relation_cipher(file->slot);
+	xts = cipher_of(file);
 	if (xts == NULL)
 		return -1;
 
@@ -81,19 +113,22 @@ pgx_relation_pwrite(int fd, const void *buf, size_t len, off_t off)
 	while (done < len)
 	{
 		size_t		batch = len - done;
+		size_t		pages = 0;
+		uint64_t	begin = pgx_count_begin();
 		ssize_t		put;
 
 		if (batch > PGX_IO_BATCH * PGX_IO_PAGE)
 			batch = PGX_IO_BATCH * PGX_IO_PAGE;
 		for (size_t i = 0; i < batch; i += PGX_IO_PAGE, id.block++)
 		{
-			if (tde_page_encrypt(xts, &id, pgx_server->checksums, from + done + i,
-								 pgx_bounce + i) == TDE_PAGE_FAILED)
-			{
-				errno = EIO;
-				return -1;
-			}
+			enum tde_page_result result = tde_page_encrypt(xts, &id, pgx_server->checksums,
+														   from + done + i, pgx_bounce + i);
+
+			if (result == TDE_PAGE_FAILED)
+				return cipher_failed();
+			pages += result != TDE_PAGE_ZERO;
 		}
+		count(PGX_ENCRYPTED, pages, begin);
 		put = pgx_raw_pwrite(fd, pgx_bounce, batch, off + (off_t) done);
 		if (put > 0)
 			done += (size_t) (put - put % PGX_IO_PAGE);

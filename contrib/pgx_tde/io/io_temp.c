@@ -74,14 +74,20 @@ crypt_short(const struct pgx_io_file *file, tde_xts *xts, uint64_t unit, uint8_t
 static int
 crypt_unit(const struct pgx_io_file *file, uint64_t unit, uint8_t *buf, size_t len, bool encrypt)
 {
+	enum pgx_io_counted what = (enum pgx_io_counted) file->counted;
 	tde_xts    *xts = pgx_io_relation_cipher(file->slot);
 	uint8_t		tweak[16];
+	uint64_t	begin;
 	int			result;
 
 	if (xts == NULL)
+	{
+		pgx_count_failure(what);
 		return -1;
+	}
 	if (len == 0 || (len >= XTS_MIN && is_zero(buf, len)))
 		return 0;
+	begin = pgx_count_begin();
 	make_tweak(file, unit, tweak);
 	if (len < XTS_MIN)
 		result = crypt_short(file, xts, unit, buf, len);
@@ -90,8 +96,13 @@ crypt_unit(const struct pgx_io_file *file, uint64_t unit, uint8_t *buf, size_t l
 	else
 		result = tde_xts_decrypt(xts, tweak, buf, buf, len);
 	if (result != 0)
+	{
+		pgx_count_failure(what);
 		errno = EIO;
-	return result;
+		return -1;
+	}
+	pgx_count(what, encrypt ? PGX_ENCRYPTED : PGX_DECRYPTED, 1, len, begin);
+	return 0;
 }
 
 /* Read and decrypt what there is of a unit; its length, or -1 with errno set. */

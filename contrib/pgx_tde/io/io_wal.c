@@ -40,15 +40,21 @@ pgx_wal_known_header(uint64_t page_address, struct tde_wal_header *ret_header)
 int
 pgx_wal_wire_crypt(const struct tde_wal_header *header, size_t offset, uint8_t *buf, size_t len)
 {
+	uint64_t	begin;
 	tde_ctr    *ctr;
 
 	/* A page in the clear is sent in the clear; there may be no key at all yet. */
 	if (header->epoch == 0)
 		return 0;
 	ctr = pgx_io_wal_cipher();
-	if (ctr == NULL)
+	begin = pgx_count_begin();
+	if (ctr == NULL || tde_wal_crypt(ctr, header, offset, buf, buf, len) != 0)
+	{
+		pgx_count_failure(PGX_COUNT_REPLICATION);
 		return -1;
-	return tde_wal_crypt(ctr, header, offset, buf, buf, len);
+	}
+	pgx_count(PGX_COUNT_REPLICATION, PGX_ENCRYPTED, 1, len, begin);
+	return 0;
 }
 
 /* The magic that a page has to have. */
@@ -67,6 +73,8 @@ static int
 decrypt_page(uint8_t *page)
 {
 	struct tde_wal_header header;
+	uint64_t	begin;
+	size_t		used;
 	tde_ctr    *ctr;
 
 	if (!tde_wal_parse(page, wal_magic(page), &header))
@@ -77,14 +85,19 @@ decrypt_page(uint8_t *page)
 	ctr = pgx_io_wal_cipher();
 	if (ctr == NULL)
 	{
+		pgx_count_failure(PGX_COUNT_WAL);
 		pgx_server->wal_key_missing();
 		return -1;
 	}
+	begin = pgx_count_begin();
+	used = tde_wal_used(page);
 	if (tde_wal_page_decrypt(ctr, &header, page) != 0)
 	{
+		pgx_count_failure(PGX_COUNT_WAL);
 		errno = EIO;
 		return -1;
 	}
+	pgx_count(PGX_COUNT_WAL, PGX_DECRYPTED, 1, used > header.header_len ? used - header.header_len : 0, begin);
 	return 0;
 }
 
@@ -227,6 +240,7 @@ encrypt_page(int fd, off_t off, bool first, uint64_t insert_end, uint8_t *page)
 	bool		temp = pgx_files[fd].kind == PGX_IO_WAL_TEMP;
 	struct tde_wal_header header;
 	size_t		valid_len;
+	uint64_t	begin;
 	tde_ctr    *ctr;
 
 	if (!tde_wal_parse(page, pgx_server->wal_magic, &header))
@@ -234,6 +248,7 @@ encrypt_page(int fd, off_t off, bool first, uint64_t insert_end, uint8_t *page)
 		/* The rest of a switched segment is zero.  Anything else could only be data in the clear. */
 		if (temp || tde_page_is_zero(page))
 			return 0;
+		pgx_count_failure(PGX_COUNT_WAL);
 		errno = EINVAL;
 		return -1;
 	}
@@ -259,13 +274,15 @@ encrypt_page(int fd, off_t off, bool first, uint64_t insert_end, uint8_t *page)
 		return 0;
 	}
 	ctr = pgx_io_wal_cipher();
-	if (ctr == NULL)
-		return -1;
-	if (tde_wal_page_encrypt(ctr, &header, valid_len, page) != 0)
+	begin = pgx_count_begin();
+	if (ctr == NULL || tde_wal_page_encrypt(ctr, &header, valid_len, page) != 0)
 	{
-		errno = EIO;
+		pgx_count_failure(PGX_COUNT_WAL);
+		if (ctr != NULL)
+			errno = EIO;
 		return -1;
 	}
+	pgx_count(PGX_COUNT_WAL, PGX_ENCRYPTED, 1, valid_len - header.header_len, begin);
 	return 0;
 }
 
@@ -294,6 +311,7 @@ pgx_wal_pwrite(int fd, const void *buf, size_t len, off_t off)
 		/* A timeline's history, or the last byte of a file that is to be long enough. */
 		if (pgx_files[fd].kind == PGX_IO_WAL_TEMP)
 			return pgx_libc.pwrite(fd, buf, len, off);
+		pgx_count_failure(PGX_COUNT_WAL);
 		errno = EINVAL;
 		return -1;
 	}

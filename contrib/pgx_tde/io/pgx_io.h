@@ -21,7 +21,7 @@
 #include "wal.h"
 
 #define PGX_IO_API_SYMBOL	"pgx_tde_io_api"
-#define PGX_IO_API_VERSION	2
+#define PGX_IO_API_VERSION	3
 
 /* A file with this path, relative to the data directory, is encrypted with the self-check key. */
 #define PGX_IO_SELF_CHECK_PATH	"pgx_tde/selfcheck"
@@ -51,6 +51,7 @@ struct pgx_io_path
 	uint32_t	relation;
 	uint32_t	fork;
 	uint32_t	segment;
+	bool		spill;			/* of PGX_IO_TEMP: a spill file of logical decoding */
 };
 
 /*
@@ -61,6 +62,41 @@ extern void pgx_io_classify(const char *path, const char *data_dir, struct pgx_i
 
 /* The same where only WAL counts, in whatever directory. */
 extern void pgx_io_classify_wal(const char *path, struct pgx_io_path *ret_path);
+
+/* What is counted apart: the rows of pg_stat_pgx_tde. */
+enum pgx_io_counted
+{
+	PGX_COUNT_RELATION = 0,
+	PGX_COUNT_WAL,				/* files of WAL */
+	PGX_COUNT_REPLICATION,		/* WAL that a walsender encrypts again for the wire */
+	PGX_COUNT_TEMP,
+	PGX_COUNT_SPILL,
+	PGX_COUNT_KINDS
+};
+
+enum pgx_io_direction
+{
+	PGX_ENCRYPTED = 0,
+	PGX_DECRYPTED,
+	PGX_DIRECTIONS
+};
+
+struct pgx_io_count
+{
+	atomic_ullong pages[PGX_DIRECTIONS];
+	atomic_ullong bytes[PGX_DIRECTIONS];	/* that went through the cipher */
+	atomic_ullong nanoseconds[PGX_DIRECTIONS];	/* while timing is on */
+	atomic_ullong failures;
+};
+
+/*
+ * What one process has done.  It alone writes, so adding needs no lock and no locked instruction; others may read
+ * at any time.
+ */
+struct pgx_io_counts
+{
+	_Alignas(64) struct pgx_io_count of[PGX_COUNT_KINDS];	/* no line of the cache is another process's too */
+};
 
 /*
  * A data key.  Only the process that holds the module's lock (or the startup process) writes; anyone reads.  A slot
@@ -131,6 +167,7 @@ struct pgx_io_server
 	const char *data_dir;		/* absolute */
 	uint16_t	wal_magic;		/* XLOG_PAGE_MAGIC; 0 takes any */
 	bool		checksums;		/* the cluster has data checksums */
+	const bool *timing;			/* while it is true, time is taken; NULL: never */
 
 	/* True if this process must see and leave the bytes of such a file as they are on disk. */
 	bool		(*is_raw) (enum pgx_io_kind kind, int open_flags);
@@ -183,6 +220,12 @@ struct pgx_io_api
 
 	/* Encrypt bytes of a page, without its trailing zeros being special; see tde_wal_crypt(). */
 	int			(*wal_crypt) (const struct tde_wal_header *header, size_t offset, uint8_t *buf, size_t len);
+
+	/*
+	 * Where this process counts from now on, and what it has counted before is added there; NULL: in memory of its
+	 * own, where nobody sees it.
+	 */
+	void		(*count_in) (struct pgx_io_counts *counts);
 
 	/* Catching up of the mirror of WAL; see io_mirror.c.  1: copied, 0: nothing to do, -1 with errno set. */
 	int			(*mirror_refresh) (const char *name);	/* a file that is not written any more */

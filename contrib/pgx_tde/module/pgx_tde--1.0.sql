@@ -106,6 +106,34 @@ LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
 REVOKE ALL ON FUNCTION pg_catalog.pgx_wal_mirror_state() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION pg_catalog.pgx_wal_mirror_state() TO pg_monitor;
 
+-- Statistics, named as the server names its own: everybody may read them, and resetting may be granted.
+
+CREATE FUNCTION pg_catalog.pg_stat_get_pgx_tde(
+	OUT kind text,
+	OUT pages_encrypted bigint,
+	OUT bytes_encrypted bigint,
+	OUT encrypt_time double precision,
+	OUT pages_decrypted bigint,
+	OUT bytes_decrypted bigint,
+	OUT decrypt_time double precision,
+	OUT failures bigint,
+	OUT stats_reset timestamp with time zone)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'pg_stat_get_pgx_tde'
+LANGUAGE C STRICT VOLATILE PARALLEL SAFE ROWS 5;
+
+CREATE FUNCTION pg_catalog.pg_stat_reset_pgx_tde()
+RETURNS void
+AS 'MODULE_PATHNAME', 'pg_stat_reset_pgx_tde'
+LANGUAGE C STRICT VOLATILE PARALLEL SAFE;
+
+REVOKE ALL ON FUNCTION pg_catalog.pg_stat_reset_pgx_tde() FROM PUBLIC;
+
+CREATE VIEW pg_stat_pgx_tde AS
+	SELECT * FROM pg_catalog.pg_stat_get_pgx_tde();
+
+GRANT SELECT ON pg_stat_pgx_tde TO PUBLIC;
+
 CREATE VIEW pgx_tablespaces AS
 	SELECT oid AS spctablespace, pg_catalog.pgx_tablespace_algorithm(oid) AS spcencalgo
 	FROM pg_catalog.pg_tablespace;

@@ -106,6 +106,7 @@ shmem_request(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	RequestNamedLWLockTranche("pgx_tde", 1);
+	pgx_request_stats();
 }
 
 /*
@@ -124,6 +125,7 @@ shmem_startup(void)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not draw random bytes for the encryption of WAL")));
 	pgx_mirror_restarted();
+	pgx_start_stats();
 }
 
 static PgxState *

@@ -147,6 +147,11 @@ extern void pgx_setup_mirror(void);
 extern void pgx_mirror_failed(const char *operation, const char *name, int error);
 extern void pgx_mirror_restarted(void);
 
+/* stats.c: counting what is encrypted and decrypted */
+extern void pgx_request_stats(void);
+extern void pgx_start_stats(void);
+extern void pgx_count_this_process(void);
+
 /* tablespace.c */
 extern void pgx_install_tablespace_hooks(void);
 

@@ -28,6 +28,7 @@
 #include "replication/slot.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
+#include "storage/bufmgr.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -44,6 +45,7 @@ is_raw(enum pgx_io_kind kind, int open_flags)
 {
 	bool		read_only = (open_flags & O_ACCMODE) == O_RDONLY;
 
+	pgx_count_this_process();	/* here, since no process works on a file before it opens one */
 	switch (MyBackendType)
 	{
 		case B_WAL_RECEIVER:
@@ -84,6 +86,7 @@ pgx_start_io_layer(void)
 	server.data_dir = DataDir;
 	server.wal_magic = XLOG_PAGE_MAGIC;
 	server.checksums = DataChecksumsEnabled();
+	server.timing = &track_io_timing;
 	server.is_raw = is_raw;
 	server.insert_end = insert_end;
 	server.replay_end = replay_end;
