@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "backup.h"
@@ -116,6 +117,58 @@ pgx_sync_tree(const char *path, uint64_t *ret_size)
 	if (ret_size != NULL)
 		*ret_size = size;
 	return true;
+}
+
+/* Since 5.8 syncfs() tells of failures to write pages; before, it returned as if nothing had happened. */
+static bool
+syncfs_tells(void)
+{
+	struct utsname name;
+	unsigned	major;
+	unsigned	minor;
+
+	return uname(&name) == 0 && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
+		(major > 5 || (major == 5 && minor >= 8));
+}
+
+/* The file system of a directory, unless that has been done. */
+static bool
+sync_file_system(const char *dir, dev_t *done, size_t *n_done)
+{
+	int			fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+	bool		ok = fd >= 0 && fstat(fd, &st) == 0;
+
+	for (size_t i = 0; ok && i < *n_done; i++)
+	{
+		if (done[i] == st.st_dev)
+		{
+			(void) close(fd);
+			return true;
+		}
+	}
+	ok = ok && syncfs(fd) == 0;
+	if (!ok)
+		pgx_log_error("could not sync directory \"%s\": %m", dir);
+	else
+		done[(*n_done)++] = st.st_dev;
+	if (fd >= 0)
+		(void) close(fd);		/* opened for reading only */
+	return ok;
+}
+
+bool
+pgx_sync_trees(const char *const *dirs, size_t n)
+{
+	dev_t	   *done = pgx_alloc((n + 1) * sizeof(*done));
+	size_t		n_done = 0;
+	bool		whole = syncfs_tells();
+	bool		ok = true;
+
+	for (size_t i = 0; ok && i < n; i++)
+		ok = whole ? sync_file_system(dirs[i], done, &n_done) : pgx_sync_tree(dirs[i], NULL);
+	free(done);
+	return ok;
 }
 
 static bool

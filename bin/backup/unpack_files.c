@@ -13,12 +13,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backup.h"
+#include "file.h"
 #include "log.h"
 #include "mem.h"
 #include "unpack_files.h"
 
 #define CONTROL_FILE	"global/pg_control"
 #define CONTROL_PENDING	"global/pg_control.pgx_unpack"
+#define WRITE_BEHIND	(8 * 1024 * 1024)	/* bytes after which the kernel is told to begin writing */
 
 /* A directory that files go into. */
 struct place
@@ -35,6 +38,7 @@ struct unpack_files
 	bool		has_control;	/* under its pending name */
 
 	int			fd;				/* of the file that is being written, or -1 */
+	uint64_t	started;		/* bytes of it of which the kernel was told */
 	char	   *path;
 	struct timespec times[2];
 };
@@ -199,6 +203,7 @@ static bool
 make_file(struct unpack_files *files, const struct pack_file *file, char *path)
 {
 	files->path = pgx_strdup(path);
+	files->started = 0;
 	files->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (files->fd < 0)
 	{
@@ -274,36 +279,34 @@ unpack_files_write(struct unpack_files *files, uint64_t offset, const uint8_t *d
 	}
 
 	/* Keep the disk busy meanwhile; the sync at the end has less to wait for. */
-	if (!files->opts->no_sync)
-		(void) sync_file_range(files->fd, (off_t) offset, (off_t) len, SYNC_FILE_RANGE_WRITE);
+	if (!files->opts->no_sync && offset + len - files->started >= WRITE_BEHIND)
+	{
+		(void) sync_file_range(files->fd, (off_t) files->started, (off_t) (offset + len - files->started),
+							   SYNC_FILE_RANGE_WRITE);
+		files->started = offset + len;
+	}
 	return true;
 }
 
 /* ---- end ------------------------------------------------------------------------------------ */
 
-/* Sync the file system that a directory is on: one wait instead of one for each file. */
-static bool
-sync_place(const char *dir)
-{
-	int			fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	bool		ok = fd >= 0 && syncfs(fd) == 0;
-
-	if (!ok)
-		pgx_log_error("could not sync directory \"%s\": %m", dir);
-	if (fd >= 0)
-		(void) close(fd);
-	return ok;
-}
-
 static bool
 sync_all(const struct unpack_files *files)
 {
+	const char **dirs;
+	size_t		n = 0;
+	bool		ok;
+
 	if (files->opts->no_sync)
 		return true;
-	for (size_t i = 0; i < files->count; i++)
-		if (!sync_place(files->places[i].dir))
-			return false;
-	return files->opts->wal_dir == NULL || sync_place(files->opts->wal_dir);
+	dirs = pgx_alloc((files->count + 1) * sizeof(*dirs));
+	for (; n < files->count; n++)
+		dirs[n] = files->places[n].dir;
+	if (files->opts->wal_dir != NULL)
+		dirs[n++] = files->opts->wal_dir;
+	ok = pgx_sync_trees(dirs, n);
+	free(dirs);
+	return ok;
 }
 
 bool
@@ -311,6 +314,7 @@ unpack_files_commit(struct unpack_files *files)
 {
 	char	   *pending = pgx_printf("%s/%s", files->opts->data_dir, CONTROL_PENDING);
 	char	   *control = pgx_printf("%s/%s", files->opts->data_dir, CONTROL_FILE);
+	char	   *dir;
 	bool		ok = false;
 
 	if (!close_file(files) || !sync_all(files))
@@ -325,7 +329,9 @@ unpack_files_commit(struct unpack_files *files)
 		pgx_log_error("could not rename file \"%s\" to \"%s\": %m", pending, control);
 		goto out;
 	}
-	ok = sync_all(files);
+	dir = pgx_dirname(control);
+	ok = files->opts->no_sync || pgx_sync_path(dir);
+	free(dir);
 
 out:
 	free(pending);

@@ -106,7 +106,6 @@ extern bool wal_chain_follow(const char *area, const struct pgx_backup *backup, 
 /* Archive what only the mirror has in full; false after warnings. */
 extern bool wal_chain_archive(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain);
 
-
 /* From where on the chain's segments are files, not in a packed backup; its end if none is. */
 extern uint64_t wal_chain_readable(const char *area, const struct pgx_backup *backup, const struct wal_chain *chain);
 extern void wal_chain_clear(struct wal_chain *chain);
@@ -144,6 +143,8 @@ struct recovery
 	char	   *last_lsn;		/* NULL: nothing was replayed */
 	char	   *last_time;		/* NULL: no transaction was */
 	uint32_t	timeline;
+	double		files_seconds;	/* what restoring files took, and what replaying WAL */
+	double		replay_seconds;
 };
 
 /* recover.c: the whole of it; an exit code */
@@ -185,8 +186,13 @@ extern bool target_prepare(struct recovery *r);
 extern bool target_mark(const struct recovery *r);
 extern bool target_finish(const struct recovery *r);
 
-/* restore.c: the files */
+/* restore.c: the files; copy.c: of a backup that holds them as they were */
 extern bool restore_files(struct recovery *r);
+extern bool copy_backup(const struct recovery *r);
+
+/* The control file has the second name until everything is on disk. */
+#define PG_CONTROL			"global/pg_control"
+#define PG_CONTROL_PENDING	"global/pg_control.pgx_rcvall"
 
 /* conf.c: the configuration files */
 extern bool restore_configuration(struct recovery *r);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -132,8 +133,10 @@ print_json(const struct recovery *r)
 					 "keystore", r->keystore_path, "keystore_from_backup", r->use_keystore_copy && r->ks != NULL,
 					 "wal_end", end);
 	if (root != NULL && !r->opts->dry_run)
-		(void) json_object_update_new(root, json_pack("{s:s?, s:s?, s:I}", "last_lsn", r->last_lsn, "last_time",
-													  r->last_time, "timeline", (json_int_t) r->timeline));
+		(void) json_object_update_new(root, json_pack("{s:s?, s:s?, s:I, s:f, s:f}", "last_lsn", r->last_lsn,
+													  "last_time", r->last_time, "timeline", (json_int_t) r->timeline,
+													  "files_seconds", r->files_seconds, "replay_seconds",
+													  r->replay_seconds));
 	text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
 	printf("%s\n", text != NULL ? text : "null");
 	free(text);
@@ -175,6 +178,21 @@ print_outcome(const struct recovery *r)
 		print_result(r);
 }
 
+/* A step, and how long it took. */
+static bool
+timed(bool (*step) (struct recovery *r), struct recovery *r, double *ret_seconds)
+{
+	struct timespec begin;
+	struct timespec end;
+	bool		ok;
+
+	(void) clock_gettime(CLOCK_MONOTONIC, &begin);
+	ok = step(r);
+	(void) clock_gettime(CLOCK_MONOTONIC, &end);
+	*ret_seconds = (double) (end.tv_sec - begin.tv_sec) + (double) (end.tv_nsec - begin.tv_nsec) / 1e9;
+	return ok;
+}
+
 int
 recover(const struct rcvall_options *opts)
 {
@@ -187,7 +205,8 @@ recover(const struct rcvall_options *opts)
 	{
 		rc = PGX_EXIT_FAILURE;
 		pgx_catch_signals();
-		if (target_prepare(&r) && restore_files(&r) && place_keystore(&r) && replay(&r) && target_finish(&r))
+		if (target_prepare(&r) && timed(restore_files, &r, &r.files_seconds) && place_keystore(&r) &&
+			timed(replay, &r, &r.replay_seconds) && target_finish(&r))
 		{
 			rc = PGX_EXIT_OK;
 			mirror_put_aside(&r);

@@ -31,7 +31,7 @@
 #include "rcvall.h"
 
 #define MAX_ARGS		120
-#define POLL_US			50000
+#define POLL_US			10000
 #define STATUS_LINE		8		/* of postmaster.pid */
 #define LOG_LINES_SHOWN 15
 #define SHOWN_LINE_LEN	512
@@ -183,6 +183,8 @@ make_arguments(struct arguments *args, const struct recovery *r, const char *soc
 	set(args, "log_min_messages=warning");
 	set(args, "lc_messages=C");
 
+	/* All of it has been synced just now: asking the file system once more is enough, not each file. */
+	set(args, "recovery_init_sync_method=syncfs");
 	set(args, "recovery_end_command=");
 	set(args, "archive_cleanup_command=");
 	set(args, "recovery_min_apply_delay=0");

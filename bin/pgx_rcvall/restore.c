@@ -2,20 +2,16 @@
  * restore.c
  *		The files of the cluster: from the backup, or by the user's copy command, to where they belong.
  *
- * They are copied as they are, ciphertext.  pg_control comes last, so that no server starts on a copy that is not
- * whole; then everything is read again and compared with the backup's manifest.
+ * pg_control gets its name last, when everything is on disk, so that no server starts on a copy that is not whole.
  */
 #include <config.h>
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "child.h"
@@ -24,222 +20,6 @@
 #include "mem.h"
 #include "packed.h"
 #include "rcvall.h"
-#include "walprogram.h"
-
-#define COPY_CHUNK		(16 * 1024 * 1024)
-#define COPY_BUFFER		(1024 * 1024)
-#define PG_CONTROL		"global/pg_control"
-
-/* Files of the data directory in a backup that do not go into the new one. */
-static const char *const not_restored[] = {
-	"backup_manifest", "standby.signal", "recovery.signal", "postmaster.pid", "postmaster.opts", PG_CONTROL, NULL
-};
-
-struct copying
-{
-	const struct recovery *r;
-	uint64_t	done;			/* bytes */
-	uint64_t	total;
-	time_t		shown;			/* when progress was shown last */
-};
-
-static void
-show_progress(struct copying *c, bool last)
-{
-	time_t		now = time(NULL);
-
-	if (!c->r->opts->progress || (!last && now == c->shown))
-		return;
-	c->shown = now;
-	fprintf(stderr, "%*" PRIu64 "/%" PRIu64 " kB (%d%%) restored%s", 10, c->done / 1024, c->total / 1024,
-			c->total == 0 || c->done >= c->total ? 100 : (int) (c->done * 100 / c->total), last ? "\n" : "\r");
-	(void) fflush(stderr);
-}
-
-/* ---- copying --------------------------------------------------------------------------- */
-
-/* Without the kernel's help: between file systems that do not know how. */
-static ssize_t
-copy_piece(int in, int out, char *buf)
-{
-	ssize_t		n = read(in, buf, COPY_BUFFER);
-	ssize_t		done = 0;
-
-	while (done < n)
-	{
-		ssize_t		put = write(out, buf + done, (size_t) (n - done));
-
-		if (put < 0 && errno == EINTR)
-			continue;
-		if (put == 0)
-			errno = ENOSPC;
-		if (put <= 0)
-			return -1;
-		done += put;
-	}
-	return n;
-}
-
-static bool
-copy_bytes(struct copying *c, int in, int out)
-{
-	char	   *buf = NULL;
-	ssize_t		n;
-
-	do
-	{
-		n = buf == NULL ? copy_file_range(in, NULL, out, NULL, COPY_CHUNK, 0) : copy_piece(in, out, buf);
-		if (n < 0 && buf == NULL && (errno == EXDEV || errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP))
-		{
-			buf = pgx_alloc(COPY_BUFFER);
-			n = 1;				/* offsets are where they were */
-			continue;
-		}
-		if (n > 0)
-			c->done += (uint64_t) n;
-		show_progress(c, false);
-	} while ((n > 0 && !pgx_interrupted()) || (n < 0 && errno == EINTR && !pgx_interrupted()));
-	free(buf);
-	return n == 0;
-}
-
-static bool
-copy_file(struct copying *c, const char *from, const char *to)
-{
-	int			in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	int			out = -1;
-	bool		ok = false;
-
-	if (in < 0)
-		pgx_log_error("could not open file \"%s\": %m", from);
-	else if ((out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600)) < 0)
-		pgx_log_error("could not create file \"%s\": %m", to);
-	else
-	{
-		ok = copy_bytes(c, in, out);
-		if (!ok && pgx_caught_signal == 0)
-			pgx_log_error("could not copy file \"%s\" to \"%s\": %m", from, to);
-	}
-	if (out >= 0 && close(out) != 0 && ok)
-	{
-		pgx_log_error("could not close file \"%s\": %m", to);
-		ok = false;
-	}
-	if (in >= 0)
-		(void) close(in);		/* opened for reading only */
-	return ok;
-}
-
-static bool
-is_restored(const char *relative)
-{
-	for (const char *const *name = not_restored; *name != NULL; name++)
-	{
-		if (strcmp(*name, relative) == 0)
-			return false;
-	}
-	return true;
-}
-
-static bool copy_tree(struct copying *c, const char *from, const char *to, const char *relative);
-
-/* relative: below the data directory; NULL in a tablespace. */
-static bool
-copy_entry(struct copying *c, const char *from, const char *to, const char *relative)
-{
-	struct stat st;
-
-	if (relative != NULL && !is_restored(relative))
-		return true;
-	if (lstat(from, &st) != 0)
-	{
-		pgx_log_error("could not stat \"%s\": %m", from);
-		return false;
-	}
-	if (S_ISDIR(st.st_mode))
-		return copy_tree(c, from, to, relative);
-	if (S_ISREG(st.st_mode))
-		return copy_file(c, from, to);
-	return true;				/* a tablespace's link is made anew; nothing else belongs here */
-}
-
-static bool
-copy_tree(struct copying *c, const char *from, const char *to, const char *relative)
-{
-	DIR		   *d = opendir(from);
-	struct dirent *e;
-	bool		ok = true;
-
-	if (d == NULL)
-	{
-		pgx_log_error("could not open directory \"%s\": %m", from);
-		return false;
-	}
-	if (mkdir(to, 0700) != 0 && errno != EEXIST)
-	{
-		pgx_log_error("could not create directory \"%s\": %m", to);
-		ok = false;
-	}
-	while (ok && (errno = 0, e = readdir(d)) != NULL)
-	{
-		char	   *from_path;
-		char	   *to_path;
-		char	   *relative_path = NULL;
-
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
-		from_path = pgx_join(from, e->d_name);
-		to_path = pgx_join(to, e->d_name);
-		if (relative != NULL)
-			relative_path = relative[0] == '\0' ? pgx_strdup(e->d_name) : pgx_join(relative, e->d_name);
-		ok = copy_entry(c, from_path, to_path, relative_path) && !pgx_interrupted();
-		free(relative_path);
-		free(from_path);
-		free(to_path);
-	}
-	if (ok && errno != 0)
-	{
-		pgx_log_error("could not read directory \"%s\": %m", from);
-		ok = false;
-	}
-	(void) closedir(d);
-	return ok;
-}
-
-static bool
-copy_backup(struct recovery *r)
-{
-	const struct pgx_backup_info *info = &r->backup->info;
-	struct copying c = {.r = r,.total = info->size};
-	char	   *data = pgx_backup_path(r->backup, PGX_BACKUP_DATA);
-	char	   *control = pgx_join(data, PG_CONTROL);
-	char	   *to_control = pgx_join(r->pgdata, PG_CONTROL);
-	bool		with_data = !took_by_command(r->backup, "pg_data");
-	bool		ok = true;
-
-	for (size_t i = 0; ok && i < info->n_tablespaces; i++)
-	{
-		char	   *from = pgx_backup_tablespace_path(r->backup, info->tablespaces[i].oid);
-
-		ok = info->tablespaces[i].by_copy_command || copy_tree(&c, from, r->locations[i], NULL);
-		if (!ok)
-			pgx_log_error("could not restore the tablespace directory \"%s\"", r->locations[i]);
-		free(from);
-	}
-	if (ok && with_data)
-	{
-		ok = copy_tree(&c, data, r->pgdata, "") && copy_file(&c, control, to_control);
-		if (!ok)
-			pgx_log_error("could not restore the database storage directory \"%s\"", r->pgdata);
-	}
-	c.total = c.done;			/* the description of the backup and the like are not copied */
-	if (ok)
-		show_progress(&c, true);
-	free(to_control);
-	free(control);
-	free(data);
-	return ok;
-}
 
 /* ---- the copy command --------------------------------------------------------------------- */
 
@@ -413,34 +193,47 @@ make_links(const struct recovery *r)
 	return ok;
 }
 
-/*
- * Read everything back and compare it with the backup's manifest.  Without -n, pg_verifybackup would also have WAL
- * parsed, which needs the key.
- */
+/* Everything is on disk: now the server may find it. */
 static bool
-verify(const struct recovery *r)
+name_control(const struct recovery *r)
 {
-	char	   *program = pgx_postgres_program(r->postgres, "pg_verifybackup");
-	char	   *manifest = pgx_backup_path(r->backup, PGX_BACKUP_DATA "/backup_manifest");
-	const char *const argv[] = {
-		program, "-n", "-q", "-m", manifest, "-i", MARKER_NAME, "-i", LOG_NAME, "-i", "standby.signal", r->pgdata, NULL
-	};
-	bool		ok = pgx_child_run(argv, -1);
+	char	   *pending = pgx_join(r->pgdata, PG_CONTROL_PENDING);
+	char	   *control = pgx_join(r->pgdata, PG_CONTROL);
+	char	   *dir = pgx_dirname(control);
+	bool		ok = rename(pending, control) == 0;
 
-	if (!ok && pgx_caught_signal == 0)
-		pgx_log_error("what was restored is not what the manifest of the backup \"%s\" says", r->backup->name);
-	free(manifest);
-	free(program);
+	if (!ok)
+		pgx_log_error("could not rename file \"%s\" to \"%s\": %m", pending, control);
+	ok = ok && pgx_sync_path(dir);
+	free(dir);
+	free(control);
+	free(pending);
+	return ok;
+}
+
+/* What was done to a packed backup's files after they had been synced: names went, links were made. */
+static bool
+sync_directories(const struct recovery *r)
+{
+	char	   *links = pgx_join(r->pgdata, "pg_tblspc");
+	bool		ok = pgx_sync_path(links) && pgx_sync_path(r->pgdata);
+
+	free(links);
 	return ok;
 }
 
 static bool
 sync_all(const struct recovery *r)
 {
-	bool		ok = pgx_sync_tree(r->pgdata, NULL);
+	size_t		n = r->backup->info.n_tablespaces;
+	const char **dirs = pgx_alloc((n + 1) * sizeof(*dirs));
+	bool		ok;
 
-	for (size_t i = 0; ok && i < r->backup->info.n_tablespaces; i++)
-		ok = pgx_sync_tree(r->locations[i], NULL);
+	for (size_t i = 0; i < n; i++)
+		dirs[i] = r->locations[i];
+	dirs[n] = r->pgdata;
+	ok = pgx_sync_trees(dirs, n + 1);
+	free(dirs);
 	return ok;
 }
 
@@ -459,11 +252,6 @@ restore_files(struct recovery *r)
 	else
 		ok = ok && copy_backup(r);
 	ok = ok && make_links(r);
-	if (ok && info->has_manifest && !info->packed && !r->opts->no_verify)
-	{
-		pgx_log_verbose("verifying what was restored");
-		ok = verify(r);
-	}
 	if (ok && by_command)
 		ok = tidy_data(r);
 	if (ok && chmod(r->pgdata, 0700) != 0)
@@ -473,7 +261,9 @@ restore_files(struct recovery *r)
 	}
 	if (ok && info->wal_directory != NULL)
 		pgx_log_warning("\"pg_wal\" was a symbolic link to \"%s\" and is a directory now", info->wal_directory);
-	ok = ok && restore_configuration(r) && sync_all(r) && !pgx_interrupted();
+	ok = ok && restore_configuration(r) && (info->packed ? sync_directories(r) : sync_all(r)) && !pgx_interrupted();
+	if (ok && !info->packed && !took_by_command(r->backup, "pg_data"))
+		ok = name_control(r);
 	/* Only now may a server be started here, and then it recovers. */
 	ok = ok && pgx_write_durable(signal_file, "", 0);
 	free(signal_file);

@@ -143,7 +143,17 @@ ok(-e "$data/pgx_rcvall.incomplete", 'a bit is flipped: what was restored is mar
 ok(!-e "$data/recovery.signal", 'and is no server');
 unlink $file;
 refused('a file is missing in the backup', qr/is present in the manifest but not on disk.*what was restored is not/s);
+write_file($file, substr $bytes, 0, -1);
+refused('a file is short in the backup', qr/has size \d+ on disk but size \d+ in the manifest.*what was restored is not/s);
+ok(!-e "$data/global/pg_control", 'a file is short: there is no control file');
 write_file($file, $bytes);
+write_file("$backup/data/base/more", 'more');
+refused('a file more is in the backup', qr/"\Q$backup\E\/data\/base\/more" is present on disk but not in the manifest.*is not/s);
+unlink "$backup/data/base/more";
+my $manifest = slurp_raw("$backup/data/backup_manifest");
+write_file("$backup/data/backup_manifest", $manifest =~ s/"Size": (\d)/"Size": 1$1/r);
+refused('the manifest is changed', qr/backup manifest .* is not valid: its checksum does not match/);
+write_file("$backup/data/backup_manifest", $manifest);
 write_file("$sec->{location}/stranger", 'not ours');
 refused('a stranger came meanwhile', qr/directory "\Q$sec->{location}\E" is not empty/);
 ok(-e "$sec->{location}/stranger", 'and stays');
