@@ -416,7 +416,7 @@ convert_all_files(struct conversion *conversion, struct journal *journal, const 
 		goto out;
 	bytes = drop_ready(journal, &relations) + drop_ready(journal, &wal);
 
-	progress_start(options->progress, bytes);
+	progress_start(options->progress, bytes, "converted");
 	if (!conversion->decrypt)
 		ok = convert_wal_files(conversion, journal, &wal, options->jobs) &&
 			convert_files(conversion, journal, &relations, options->jobs);

@@ -215,7 +215,8 @@ extern bool wal_parse_name(const struct cluster *cluster, const char *path, uint
 
 /* ---- progress.c --------------------------------------------------------------------------------- */
 
-extern void progress_start(bool show, uint64_t total);
+/* done: what is done with the bytes, in the past tense. */
+extern void progress_start(bool show, uint64_t total, const char *done);
 extern void progress_add(uint64_t bytes);
 extern void progress_end(void);
 
@@ -240,8 +241,8 @@ extern int	convert_cluster(struct cluster *cluster, struct keys *keys, const str
 
 /* ---- check.c --------------------------------------------------------------------------------------- */
 
-/* Report, on standard output, what is encrypted; PGX_EXIT_OK if everything is. */
+/* Report, on standard output, what is encrypted; PGX_EXIT_OK if everything is.  A server may be running. */
 extern int	check_cluster(const struct cluster *cluster, const struct keys *keys,
-						  const struct convert_options *options);
+						  const struct convert_options *options, bool json);
 
 #endif							/* PGX_ENCRYPT_H */

@@ -30,14 +30,31 @@ by_name(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-/* Symbolic links are followed: pg_wal and tablespaces are such. */
+/* After stat() has failed.  A link to nothing is not gone: it is a tablespace that is lost.  errno stays. */
 static bool
-each_entry(const char *dir, entry_function function, void *arg)
+is_gone(const char *path)
+{
+	int			save_errno = errno;
+	struct stat st;
+	bool		gone = errno == ENOENT && lstat(path, &st) != 0 && errno == ENOENT;
+
+	errno = save_errno;
+	return gone;
+}
+
+/*
+ * Symbolic links are followed: pg_wal and tablespaces are such.  What is removed meanwhile, by a server that
+ * --check lets run, is passed over; the directory itself if may_be_gone.
+ */
+static bool
+each_entry(const char *dir, bool may_be_gone, entry_function function, void *arg)
 {
 	struct dirent **entries = NULL;
 	int			count = scandir(dir, &entries, NULL, by_name);
 	bool		ok = true;
 
+	if (count < 0 && errno == ENOENT && may_be_gone)
+		return true;
 	if (count < 0)
 	{
 		pgx_log_error("could not read directory \"%s\": %m", dir);
@@ -52,13 +69,13 @@ each_entry(const char *dir, entry_function function, void *arg)
 		if (ok && strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
 		{
 			path = pgx_join(dir, name);
-			if (stat(path, &st) != 0)
+			if (stat(path, &st) == 0)
+				ok = function(path, name, &st, arg);
+			else if (!is_gone(path))
 			{
 				pgx_log_error("could not stat file \"%s\": %m", path);
 				ok = false;
 			}
-			else
-				ok = function(path, name, &st, arg);
 			free(path);
 		}
 		free(entries[i]);
@@ -133,7 +150,7 @@ spaces_read(struct spaces *spaces, const struct cluster *cluster, const struct k
 	snprintf(args.version, sizeof(args.version), "PG_%d_%u", major, cluster->catalog_version);
 	add_space(&args, PGX_DEFAULT_TABLESPACE, "pg_default", "base");
 	add_space(&args, PGX_GLOBAL_TABLESPACE, "pg_global", "global");
-	return each_entry("pg_tblspc", add_link, &args);
+	return each_entry("pg_tblspc", false, add_link, &args);
 }
 
 bool
@@ -233,7 +250,7 @@ visit(const char *path, const char *name, const struct stat *st, void *arg)
 
 		inner.below = false;
 		/* Temporary files are in folders with other names, and are the business of files_remove_temporary(). */
-		return !args->below || !is_number(name) || each_entry(path, visit, &inner);
+		return !args->below || !is_number(name) || each_entry(path, true, visit, &inner);
 	}
 	if (!S_ISREG(st->st_mode))
 		return true;
@@ -255,7 +272,7 @@ files_add_space(struct data_files *files, const struct cluster *cluster, const s
 {
 	struct files_args args = {.files = files,.cluster = cluster,.below = space->oid != PGX_GLOBAL_TABLESPACE};
 
-	return each_entry(space->dir, visit, &args);
+	return each_entry(space->dir, false, visit, &args);
 }
 
 bool
@@ -263,7 +280,7 @@ files_add_wal(struct data_files *files, const struct cluster *cluster)
 {
 	struct files_args args = {.files = files,.cluster = cluster};
 
-	return each_entry("pg_wal", visit, &args);
+	return each_entry("pg_wal", false, visit, &args);
 }
 
 void
@@ -285,7 +302,7 @@ remove_entry(const char *path, const char *name, const struct stat *st, void *ar
 {
 	if (S_ISDIR(st->st_mode))
 	{
-		if (!each_entry(path, remove_entry, arg))
+		if (!each_entry(path, false, remove_entry, arg))
 			return false;
 		if (rmdir(path) == 0)
 			return true;
@@ -305,7 +322,7 @@ remove_below(const char *dir)
 	bool		ok = true;
 
 	if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode))
-		ok = each_entry(path, remove_entry, NULL);
+		ok = each_entry(path, false, remove_entry, NULL);
 	free(path);
 	return ok;
 }
@@ -317,7 +334,7 @@ remove_spill_file(const char *path, const char *name, const struct stat *st, voi
 	struct pgx_io_path is;
 
 	if (S_ISDIR(st->st_mode))
-		return each_entry(path, remove_spill_file, arg);
+		return each_entry(path, false, remove_spill_file, arg);
 	pgx_io_classify(path, cluster->pgdata, &is);
 	return is.kind != PGX_IO_TEMP || remove_entry(path, name, st, NULL);
 }
@@ -330,5 +347,5 @@ files_remove_temporary(const struct cluster *cluster, const struct spaces *space
 		if (!remove_below(spaces->spaces[i].dir))
 			return false;
 	}
-	return each_entry("pg_replslot", remove_spill_file, (void *) (uintptr_t) cluster);
+	return each_entry("pg_replslot", false, remove_spill_file, (void *) (uintptr_t) cluster);
 }

@@ -26,7 +26,7 @@
 
 enum
 {
-	OPT_PGDATA, OPT_ALGORITHM, OPT_TABLESPACE, OPT_CHECK, OPT_DECRYPT, OPT_JOBS, OPT_PROGRESS, OPT_NO_SYNC,
+	OPT_PGDATA, OPT_ALGORITHM, OPT_TABLESPACE, OPT_CHECK, OPT_JSON, OPT_DECRYPT, OPT_JOBS, OPT_PROGRESS, OPT_NO_SYNC,
 	OPT_PASSPHRASE_FILE, OPT_HOST_SECRET, OPT_VERBOSE, OPT_VERSION, OPT_HELP, N_OPTS
 };
 
@@ -41,6 +41,7 @@ static const struct
 	[OPT_ALGORITHM] = {"algorithm", 0, "AES128|AES256", "encrypt with this algorithm (default: AES256)"},
 	[OPT_TABLESPACE] = {"tablespace", 0, "NAME|OID|DIR", "only this tablespace; may be given several times"},
 	[OPT_CHECK] = {"check", 'c', NULL, "report what is encrypted, change nothing"},
+	[OPT_JSON] = {"json", 0, NULL, "with --check: report as JSON"},
 	[OPT_DECRYPT] = {"decrypt", 0, NULL, "decrypt instead"},
 	[OPT_JOBS] = {"jobs", 'j', "N", "convert so many files at the same time (default: 1)"},
 	[OPT_PROGRESS] = {"progress", 'P', NULL, "show progress information"},
@@ -64,6 +65,7 @@ struct command_line
 	char	   *host_secret;
 	const char **tablespaces;
 	bool		check;
+	bool		json;
 	bool		no_sync;
 	bool		algorithm_given;
 	bool		help;
@@ -117,6 +119,9 @@ store_option(struct command_line *cl, int opt, const char *arg)
 			break;
 		case OPT_CHECK:
 			cl->check = true;
+			break;
+		case OPT_JSON:
+			cl->json = true;
 			break;
 		case OPT_DECRYPT:
 			cl->convert.decrypt = true;
@@ -202,6 +207,8 @@ check_usage(struct command_line *cl, int argc, char **argv)
 		pgx_log_error("too many command-line arguments (first is \"%s\")", argv[optind]);
 	else if (cl->check && cl->convert.decrypt)
 		pgx_log_error("options --check and --decrypt cannot be used together");
+	else if (cl->json && !cl->check)
+		pgx_log_error("option --json can be used with --check only");
 	else if (cl->algorithm_given && (cl->check || cl->convert.decrypt))
 		pgx_log_error("option --algorithm can be used for encrypting only");
 	else if (cl->pgdata == NULL && (cl->pgdata = getenv("PGDATA")) == NULL)
@@ -308,14 +315,14 @@ run(const struct command_line *cl)
 	if (pgdata == NULL || !cluster_open(&cluster, pgdata, bindir))
 		goto out;
 	cluster.sync = !cl->no_sync;
-	/* Before anyone is asked for a passphrase. */
-	if (!cluster_is_down(&cluster))
+	/* Before anyone is asked for a passphrase.  Looking is harmless: see check.c. */
+	if (!cl->check && !cluster_is_down(&cluster))
 		goto out;
 	rc = open_keys(cl, postgres, confdir, &keys);
 	if (rc != PGX_EXIT_OK)
 		goto out;
 	stop_on_signals();
-	rc = cl->check ? check_cluster(&cluster, &keys, &cl->convert) :
+	rc = cl->check ? check_cluster(&cluster, &keys, &cl->convert, cl->json) :
 		convert_cluster(&cluster, &keys, &cl->convert);
 
 out:

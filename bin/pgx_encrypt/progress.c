@@ -21,6 +21,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static bool shown;
 static uint64_t total_bytes;
 static uint64_t done_bytes;
+static const char *what;
 static time_t last_report;
 static atomic_bool stop;
 
@@ -28,18 +29,19 @@ static void
 report(bool last)
 {
 	/* As pg_checksums has it: one line that is written again, or lines where nobody looks. */
-	fprintf(stderr, "%" PRIu64 "/%" PRIu64 " MB (%d%%) converted%s", done_bytes / MIB, total_bytes / MIB,
-			total_bytes == 0 ? 100 : (int) (done_bytes * 100 / total_bytes),
+	fprintf(stderr, "%" PRIu64 "/%" PRIu64 " MB (%d%%) %s%s", done_bytes / MIB, total_bytes / MIB,
+			total_bytes == 0 ? 100 : (int) (done_bytes * 100 / total_bytes), what,
 			isatty(STDERR_FILENO) && !last ? "\r" : "\n");
 	(void) fflush(stderr);
 }
 
 void
-progress_start(bool show, uint64_t total)
+progress_start(bool show, uint64_t total, const char *done)
 {
 	shown = show;
 	total_bytes = total;
 	done_bytes = 0;
+	what = done;
 	last_report = time(NULL);
 }
 

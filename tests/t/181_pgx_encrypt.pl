@@ -8,8 +8,11 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
+use Cwd qw(abs_path);
 use File::Basename;
 use File::Copy;
+use IPC::Run;
+use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PgxCommand qw(run_cmd);
@@ -48,11 +51,25 @@ sub checksums
 	return like($text, qr/^Bad checksums: +$bad$/m, "$name: pg_checksums");
 }
 
+# The report of --check --json, which has to say in one word what the exit code says.
+sub json_report
+{
+	my ($data, $code, $name, $stdin) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($status, $text, $error) = pgx_encrypt($data, [ '--check', '--json' ], $stdin);
+
+	is("$status $error", "$code ", "--check --json, $name: exit code and no complaint");
+	my $report = decode_json($text);
+	is($report->{encrypted} ? 0 : 1, $code, 'the report agrees');
+	return $report;
+}
+
 # ---- bad usage -------------------------------------------------------------------------------------
 
 foreach my $case (
 	[ [ '-D', 'x', '--check', '--decrypt' ], qr/error: options --check and --decrypt cannot be used together/ ],
 	[ [ '-D', 'x', '--check', '--algorithm=AES128' ], qr/error: option --algorithm can be used for encrypting only/ ],
+	[ [ '-D', 'x', '--json' ], qr/error: option --json can be used with --check only/ ],
 	[ [ '-D', 'x', '--algorithm=ROT13' ], qr/error: invalid value "ROT13" for option --algorithm\n.*"AES128" and "AES256"/ ],
 	[ [ '-D', 'x', '--jobs=0' ], qr/error: .*--jobs/ ],
 	[ [ '-D', 'x', '--jobs=1000' ], qr/error: .*--jobs/ ],
@@ -109,8 +126,10 @@ my $damaged = $node->safe_psql('postgres', q{SELECT pg_relation_filepath('damage
 
 ($rc, $out, $err) = pgx_encrypt($data, ['--check'], '');
 is($rc, 1, '--check while the server runs: exit code');
-like($err, qr/error: a server is running in data directory "\Q$data\E" \(PID \d+\)\n.*pg_ctl -D \Q$data\E stop/, 'message');
-refused('while the server runs', $data, [], 1, qr/error: a server is running in data directory "\Q$data\E"/);
+is($err, '', 'no complaint');
+like($out, qr/^pg_default: none; files: 0 encrypted, [1-9]\d* plain, 0 mixed, 0 damaged, \d+ empty$/m, 'and a report');
+refused('while the server runs', $data, [], 1,
+	qr/error: a server is running in data directory "\Q$data\E" \(PID \d+\)\n.*pg_ctl -D \Q$data\E stop/);
 $node->stop('immediate');
 refused('after a crash', $data, [], 1, qr/error: the server in "\Q$data\E" was not shut down cleanly/, qr/hint: Start it, and stop it/);
 $node->start;
@@ -147,6 +166,18 @@ is($err, '', 'no complaint');
 like($out, qr/^$_: none; files: 0 encrypted, [1-9]\d* plain, 0 mixed, 0 damaged, \d+ empty$/m, "$_ is plain")
   foreach qw(pg_default pg_global pg_wal), $place;
 like($out, qr/^not everything is encrypted\n\z/m, 'and so says the last line');
+{
+	my $report = json_report($data, 1, 'plain');
+	is($report->{data_directory}, $data, 'its name');
+	is_deeply([ sort map { $_->{name} } @{ $report->{tablespaces} } ],
+		[ sort qw(pg_default pg_global), map { abs_path($_) } glob "$data/pg_tblspc/*" ], 'its tablespaces');
+	is(join(' ', map { $_->{algorithm} } @{ $report->{tablespaces} }, $report->{wal}), 'none none none none none', 'are plain');
+	my $pages = 0;
+	$pages += int((-s $_) / 8192) foreach relation_files($data);
+	my $seen = 0;
+	$seen += $_ foreach map { values %{ $_->{pages} } } @{ $report->{tablespaces} };
+	is($seen, $pages, "every one of the $pages pages is counted");
+}
 
 # ---- there and back: every byte ------------------------------------------------------------------------------
 
@@ -243,6 +274,14 @@ is_all_encrypted($data, 'all');
 ($rc, $out) = pgx_encrypt($data, ['--check']);
 is($rc, 0, '--check, encrypted: exit code');
 like($out, qr/^everything is encrypted\n\z/m, 'and last line');
+{
+	my ($status, $text, $error) = pgx_encrypt($data, [ '--check', '--progress' ]);
+	like($error, qr{^(\d+)/\1 MB \(100%\) checked$}m, '--check --progress: to the end');
+	my $report = json_report($data, 0, 'encrypted');
+	is($report->{wal}{algorithm}, 'AES256', 'WAL');
+	ok(!$report->{conversion_interrupted}, 'no conversion');
+	is_deeply([ map { @{ $_->{mixed_or_damaged} } } @{ $report->{tablespaces} } ], [], 'no file is named');
+}
 checksums($node, 0, 'encrypted');
 like(start_fails($node, '-o', '-c shared_preload_libraries='), qr/could not locate a valid checkpoint record/,
 	'no start without the module');
@@ -283,12 +322,67 @@ $node->stop('immediate');
 $node->start;
 is_content(fingerprint($node, 'postgres', 'other'), $whole, 'content after a crash');
 
+# --check beside a server that writes, makes and removes files all the time.  The standby too.
+sub checked_under_load
+{
+	my ($at, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	for my $round (1 .. 4)
+	{
+		my ($status, $text, $error) = pgx_encrypt($at->data_dir, ['--check']);
+		is("$status $error", '0 ', "--check, $name, $round: exit code and no complaint") or diag($text);
+		like($text, qr/^everything is encrypted\n\z/m, 'and result');
+	}
+	return;
+}
+sub busy
+{
+	my ($at) = @_;
+	my $script = write_file(work_dir() . '/busy.sql', q{
+		CREATE TABLE busy (id int PRIMARY KEY, x text);
+		INSERT INTO busy SELECT g, repeat('MARK_busy', 20) FROM generate_series(1, 2000) g;
+		UPDATE busy SET id = id + 10000;
+		CREATE TEMP TABLE mine AS SELECT * FROM busy;
+		CHECKPOINT;
+		UPDATE t SET x = x || '.' WHERE id < 1000;
+		VACUUM t;
+		DROP TABLE busy, mine;
+		SELECT pg_switch_wal();
+	});
+	return IPC::Run::start([ 'pgbench', '-n', '-f', $script, '-T', 600, '-h', $at->host, '-p', $at->port, 'postgres' ],
+		'>', '/dev/null', '2>', '/dev/null');
+}
+{
+	my $load = busy($node);
+	$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_tables WHERE tablename = 'busy'}) or die 'no load';
+	checked_under_load($node, 'server running');
+	my $first = $node->safe_psql('postgres', 'SELECT pg_current_wal_lsn()');
+	$node->poll_query_until('postgres', "SELECT pg_current_wal_lsn() > '$first'") or die 'the load has ended';
+	$load->signal('TERM');
+	$load->finish;
+	$node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'}) or die 'still busy';
+	$node->safe_psql('postgres', 'DROP TABLE IF EXISTS busy');
+}
+
 # Standbys are made anew; then one is refused as it is.
 my $standby = new_standby($node, 'standby');
 $standby->start;
 caught_up($node, $standby);
 same_content($node, $standby, [ 'postgres', 'other' ], 'a new standby');
+{
+	my $load = busy($node);
+	checked_under_load($standby, 'standby');
+	$load->signal('TERM');
+	$load->finish;
+	$node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'}) or die 'still busy';
+	$node->safe_psql('postgres', 'DROP TABLE IF EXISTS busy');
+	caught_up($node, $standby);
+	same_content($node, $standby, [ 'postgres', 'other' ], 'and after that');
+	$whole = fingerprint($node, 'postgres', 'other');
+}
 $standby->stop;
+($rc) = pgx_encrypt($standby->data_dir, ['--check']);
+is($rc, 0, '--check of a standby that is down');
 refused('a standby', $standby->data_dir, [], 1, qr/error: data directory "[^"]+" is that of a standby/, qr/hint: Convert the primary/);
 $node->stop;
 is_deeply([ files_with({ mark => 'MARK_' }, "$data/base", "$data/global", "$data/pg_wal", $place) ], [], 'no mark');
@@ -311,6 +405,12 @@ write_file("$data/$file", substr($good, 0, 8192) . $plain_page . substr($good, 1
 is($rc, 1, '--check, mixed: exit code');
 like($out, qr/^file "\Q$file\E" is mixed: \d+ pages encrypted, 1 plain$/m, 'the file is named');
 like($out, qr/^pg_default: AES256; files: \d+ encrypted, 0 plain, 1 mixed, 0 damaged/m, 'and counted');
+{
+	my $report = json_report($data, 1, 'mixed');
+	my ($default) = grep { $_->{oid} == 1663 } @{ $report->{tablespaces} };
+	is_deeply([ $default->{files}{mixed}, $default->{pages}{plain} ], [ 1, 1 ], 'and counted in JSON');
+	is_deeply([ map { "$_->{path} $_->{pages}{plain}" } @{ $default->{mixed_or_damaged} } ], ["$file 1"], 'and named');
+}
 refused('decrypting what is not encrypted', $data, ['--decrypt'], 1,
 	qr/error: block 1 of file "\Q$file\E" is decrypted already/, qr/hint: .*restore it, or all, from a backup/,
 	qr/hint: No server can be started in "\Q$data\E" now; run this command again to go on/);
@@ -320,6 +420,7 @@ like(start_fails($node),
 ($rc, $out) = pgx_encrypt($data, ['--check']);
 like($out, qr/^a conversion has been interrupted$/m, '--check says so too');
 is($rc, 1, 'exit code');
+ok(json_report($data, 1, 'interrupted')->{conversion_interrupted}, 'and in JSON');
 refused('the other way', $data, [], 1, qr/error: the data directory is being decrypted; that has to be finished first/,
 	qr/hint: Run pgx_encrypt with -D and --decrypt and without --tablespace/);
 write_file("$data/$file", $good);
