@@ -414,11 +414,22 @@ extern enum keystore_status keystore_rekey(keystore *ks,
  * Follow a rekey made elsewhere.  ks is this server's own keystore, open; buf is the new file.
  * Afterwards ks holds the new one, open, with the keys that only this server had as retired, ready
  * for keystore_store(). Can be repeated: if ks has followed already, it only takes over keys that
- * it lacks, or stays as it is.  EWRONGKEY: the envelope was made from a KSK that ks does not have.
+ * it lacks, or stays as it is.  If ks was rekeyed in a way of its own, whether before or after that
+ * generation, it gives that up.  EWRONGKEY: the envelope was made from a KSK that ks does not have.
  * ECONFLICT: another keystore.
  */
 extern enum keystore_status keystore_apply_rekey(keystore *ks, const void *buf, size_t len,
 												 const void *envelope, size_t envelope_len) KEYSTORE_MUST_CHECK;
+
+/*
+ * Open ks, a file from after a rekey, for who has only the KSK of before and the envelope: a server
+ * that was running when somebody put the rekeyed file in its place.  EWRONGKEY: the envelope was not
+ * made from that KSK, or the file is under yet another one.
+ */
+extern enum keystore_status keystore_open_rekeyed(keystore *ks,
+												  const uint8_t former_ksk[KEYSTORE_KEY_LEN],
+												  const void *envelope,
+												  size_t envelope_len) KEYSTORE_MUST_CHECK;
 
 /*
  * Replace the slot that old_passphrase opens by one for new_passphrase; the KSK and

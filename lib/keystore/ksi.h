@@ -422,6 +422,7 @@ extern enum keystore_status ksi_check_label(keystore *ks, const char *label);
 extern enum keystore_status ksi_unite(keystore *ks, const struct ksi_history *ruling,
 									  const struct ksi_history *other, int64_t retired,
 									  struct ksi_history *ret_history);
+extern bool ksi_has_ksk(const keystore *ks, const uint8_t *ksk);
 extern size_t ksi_count_changes(const struct ksi_history *ours, const struct ksi_history *theirs);
 
 /* ---- file.c ------------------------------------------------------------------ */

@@ -226,8 +226,8 @@ ksi_unite(keystore *ks, const struct ksi_history *ruling, const struct ksi_histo
 /* ---- another copy ------------------------------------------------------------------------ */
 
 /* Is the key the handle's KSK, or was it? */
-static bool
-has_ksk(const keystore *ks, const uint8_t *ksk)
+bool
+ksi_has_ksk(const keystore *ks, const uint8_t *ksk)
 {
 	if (ksi_equal(ks->ksk.ptr, ksk, KEYSTORE_KEY_LEN))
 		return true;
@@ -255,7 +255,7 @@ keystore_merge(keystore *ks, keystore *other, size_t *ret_added)
 		return ksi_fail(ks, KEYSTORE_ECONFLICT,
 						"keystores \"%s\" and \"%s\" are not copies of the same keystore",
 						ks->where, other->where);
-	if (!has_ksk(ks, other->ksk.ptr))
+	if (!ksi_has_ksk(ks, other->ksk.ptr))
 		return ksi_fail(ks, KEYSTORE_EWRONGKEY, "keystores \"%s\" and \"%s\" have different keys",
 						ks->where, other->where);
 

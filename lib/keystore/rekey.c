@@ -119,14 +119,37 @@ find_ksk(keystore *ks, const uint8_t identity[KSI_IDENTITY_LEN], const uint8_t *
 	return KEYSTORE_OK;
 }
 
+/* What the envelope holds, for who has the KSK that it was made from. */
+static enum keystore_status
+unseal_envelope(keystore *ks, const uint8_t *env, const uint8_t *old_ksk, uint8_t *ret_ksk)
+{
+	uint8_t		key[KEYSTORE_KEY_LEN];
+	enum ksi_crypto result = envelope_key(old_ksk, ks->header.uuid, key);
+
+	if (result == KSI_CRYPTO_OK)
+		result = ksi_gcm_open(key, env + ENV_IV, env, ENV_IV, env + ENV_SEALED, KEYSTORE_KEY_LEN,
+							  ret_ksk, env + ENV_TAG);
+	keystore_wipe(key, sizeof(key));
+	if (result == KSI_CRYPTO_MISMATCH)
+		return ksi_fail(ks, KEYSTORE_EDAMAGED, "rekey envelope is corrupted: its content was altered");
+	return result == KSI_CRYPTO_OK ? KEYSTORE_OK : fail_envelope(ks);
+}
+
+static enum keystore_status
+fail_other_envelope(keystore *ks)
+{
+	(void) ksi_fail(ks, KEYSTORE_EWRONGKEY,
+					"keystore \"%s\" does not have the key that the rekey envelope was made from",
+					ks->where);
+	return ksi_hint(ks, KEYSTORE_EWRONGKEY, "Copy the keystore from the server that was rekeyed.");
+}
+
 /* The new KSK: one that ks has already, or what the envelope holds. */
 static enum keystore_status
 open_envelope(keystore *ks, const uint8_t *env, size_t len, struct ksi_secret *ret_ksk)
 {
 	enum keystore_status status;
 	const uint8_t *ksk = NULL;
-	uint8_t		key[KEYSTORE_KEY_LEN];
-	enum ksi_crypto result;
 
 	status = check_envelope(ks, env, len);
 	if (status == KEYSTORE_OK)
@@ -143,22 +166,33 @@ open_envelope(keystore *ks, const uint8_t *env, size_t len, struct ksi_secret *r
 	status = find_ksk(ks, env + ENV_OLD, &ksk);
 	if (status != KEYSTORE_OK)
 		return status;
-	if (ksk == NULL)
-	{
-		(void) ksi_fail(ks, KEYSTORE_EWRONGKEY,
-						"keystore \"%s\" does not have the key that the rekey envelope was made from",
-						ks->where);
-		return ksi_hint(ks, KEYSTORE_EWRONGKEY,
-						"Copy the keystore from the server that was rekeyed.");
-	}
-	result = envelope_key(ksk, ks->header.uuid, key);
-	if (result == KSI_CRYPTO_OK)
-		result = ksi_gcm_open(key, env + ENV_IV, env, ENV_IV, env + ENV_SEALED, KEYSTORE_KEY_LEN,
-							  ret_ksk->ptr, env + ENV_TAG);
-	keystore_wipe(key, sizeof(key));
-	if (result == KSI_CRYPTO_MISMATCH)
-		return ksi_fail(ks, KEYSTORE_EDAMAGED, "rekey envelope is corrupted: its content was altered");
-	return result == KSI_CRYPTO_OK ? KEYSTORE_OK : fail_envelope(ks);
+	return ksk == NULL ? fail_other_envelope(ks) : unseal_envelope(ks, env, ksk, ret_ksk->ptr);
+}
+
+enum keystore_status
+keystore_open_rekeyed(keystore *ks, const uint8_t former_ksk[KEYSTORE_KEY_LEN], const void *envelope,
+					  size_t envelope_len)
+{
+	enum keystore_status status = ksi_need_loaded(ks);
+	const uint8_t *env = envelope;
+	struct ksi_secret ksk = {0};
+	uint8_t		identity[KSI_IDENTITY_LEN];
+
+	if (status == KEYSTORE_OK)
+		status = check_envelope(ks, env, envelope_len);
+	if (status == KEYSTORE_OK && ksi_identity(former_ksk, ks->header.uuid, KSI_INFO_KSK_IDENTITY,
+											  identity) != KSI_CRYPTO_OK)
+		status = fail_envelope(ks);
+	if (status == KEYSTORE_OK && memcmp(identity, env + ENV_OLD, KSI_IDENTITY_LEN) != 0)
+		status = fail_other_envelope(ks);
+	if (status == KEYSTORE_OK)
+		status = ksi_alloc_secret(ks, &ksk, KEYSTORE_KEY_LEN);
+	if (status == KEYSTORE_OK)
+		status = unseal_envelope(ks, env, former_ksk, ksk.ptr);
+	if (status == KEYSTORE_OK)
+		status = keystore_open_ksk(ks, ksk.ptr);
+	ksi_secret_free(&ksk);
+	return status;
 }
 
 /* ---- making one ------------------------------------------------------------------------- */
@@ -335,6 +369,19 @@ out:
 	return status;
 }
 
+/*
+ * Does theirs come after ks?  By its generation; but not only.  Who has followed a file has its KSK, and a rekey raises
+ * the generation.  If that does not hold, then ks went its own way, with a change that was lost in a
+ * failover, and what came is from the side that lives on.
+ */
+static bool
+rules_over(const keystore *theirs, const keystore *ks)
+{
+	if (theirs->header.generation == ks->header.generation)
+		return !ksi_equal(theirs->ksk.ptr, ks->ksk.ptr, KEYSTORE_KEY_LEN);
+	return theirs->header.generation > ks->header.generation || !ksi_has_ksk(ks, theirs->ksk.ptr);
+}
+
 /* Become theirs, with what only ks had. */
 static enum keystore_status
 adopt(keystore *ks, keystore *theirs)
@@ -385,7 +432,7 @@ keystore_apply_rekey(keystore *ks, const void *buf, size_t len, const void *enve
 	status = open_theirs(ks, theirs, envelope, envelope_len);
 	if (status != KEYSTORE_OK)
 		goto out;
-	if (theirs->header.generation > ks->header.generation)
+	if (rules_over(theirs, ks))
 		status = adopt(ks, theirs);
 	else
 		status = keystore_merge(ks, theirs, &added);

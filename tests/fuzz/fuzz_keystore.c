@@ -181,6 +181,7 @@ try_envelope(const uint8_t *data, size_t size)
 	require(keystore_serialize(ks, &own, &len) == KEYSTORE_OK);
 	require(keystore_apply_rekey(ks, own, len, data, size) != KEYSTORE_OK);
 	require(keystore_is_open(ks));
+	require(keystore_open_rekeyed(ks, ksk, data, size) != KEYSTORE_OK);
 	free(own);
 	keystore_free(&ks);
 }

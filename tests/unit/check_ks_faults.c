@@ -568,6 +568,26 @@ do_apply_rekey(keystore *ks)
 	return keystore_apply_rekey(ks, ahead_bytes, ahead_len, envelope, sizeof(envelope));
 }
 
+static enum keystore_status
+do_open_rekeyed(keystore *ks)
+{
+	keystore   *ahead = keystore_new();
+	enum keystore_status status;
+	uint8_t		ksk[KEYSTORE_KEY_LEN];
+
+	if (ahead == NULL)
+		return ksi_nomem(ks);
+	status = keystore_load_bytes(ahead, ahead_bytes, ahead_len, "ahead");
+	if (status == KEYSTORE_OK)
+		status = keystore_get_ksk(ks, ksk);
+	if (status == KEYSTORE_OK)
+		status = keystore_open_rekeyed(ahead, ksk, envelope, sizeof(envelope));
+	if (status != KEYSTORE_OK)
+		ksi_copy_error(ks, ahead);
+	keystore_free(&ahead);
+	return status;
+}
+
 /* Merging in what has one key more, through a handle that opens it like this one. */
 static enum keystore_status
 do_merge(keystore *ks)
@@ -806,6 +826,7 @@ static const struct
 	{"set_key_label", NULL, do_set_key_label, true, 0},
 	{"rekey", NULL, do_rekey, true, 0},
 	{"apply_rekey", prepare_rekeyed, do_apply_rekey, true, 0},
+	{"open_rekeyed", prepare_rekeyed, do_open_rekeyed, true, 0},
 	{"open_like and merge", prepare_other, do_merge, true, 0},
 	{"backup", NULL, do_backup, true, 0},
 	{"last_backup", prepare_backup, do_last_backup, true, 0},

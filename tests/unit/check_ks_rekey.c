@@ -288,6 +288,134 @@ START_TEST(test_follow_diverged)
 }
 END_TEST
 
+/* What the standby did by itself, as a primary whose last changes were lost; how many generations that is. */
+static const struct
+{
+	const char *what;
+	bool		rekeyed;
+	int			rotations;
+}			lost_changes[] =
+{
+	{"a rekey, the same generation", true, 0},
+	{"a rekey and more", true, 3},
+	{"keys only, later generation", false, 3},
+};
+
+/* The side whose rekey comes rules, whatever the generations say; and who follows can do so again. */
+START_TEST(test_follow_own_way)
+{
+	keystore   *primary = ks_make();
+	keystore   *standby = copy_of(primary);
+	struct rekeyed lost,
+				r;
+	uint32_t	id = 0;
+	uint8_t		key[KEYSTORE_KEY_LEN];
+
+	if (lost_changes[_i].rekeyed)
+	{
+		rekey(standby, &lost);
+		free(lost.buf);
+	}
+	for (int i = 0; i < lost_changes[_i].rotations; i++)
+		assert_ok(standby, keystore_add_master_key(standby, "of the lost timeline", &id));
+	assert_ok(primary, keystore_change_passphrase(primary, PASS, strlen(PASS), PASS, strlen(PASS),
+												  &ks_cheap));
+	assert_ok(standby, keystore_change_passphrase(standby, PASS, strlen(PASS), PASS2,
+												  strlen(PASS2), &ks_cheap));
+	rekey(primary, &r);
+	if (lost_changes[_i].rekeyed && lost_changes[_i].rotations == 0)
+		ck_assert_uint_eq(keystore_get_generation(standby), keystore_get_generation(primary));
+	for (int again = 0; again < 2; again++)
+	{
+		assert_ok(standby, keystore_apply_rekey(standby, r.buf, r.len, r.envelope,
+												sizeof(r.envelope)));
+		ck_assert(same_ksk(standby, primary));
+		ck_assert(opens(standby, PASS));
+		ck_assert(!opens(standby, PASS2));
+		ck_assert_uint_eq(keystore_get_generation(standby), keystore_get_generation(primary));
+		ck_assert_uint_eq(keystore_active_key(standby), 1);
+		ck_assert_uint_eq(keystore_key_count(standby), 1 + (size_t) lost_changes[_i].rotations);
+		if (lost_changes[_i].rotations > 0)
+			assert_ok(standby, keystore_get_master_key(standby, id, key));
+	}
+	ck_assert(lost_changes[_i].rotations > 0 || same_bytes(standby, r.buf, r.len));
+	free(r.buf);
+	keystore_free(&primary);
+	keystore_free(&standby);
+}
+END_TEST
+
+/* The same where only the lost side was rekeyed: its former key opens what comes, without an envelope. */
+START_TEST(test_give_up_rekey)
+{
+	keystore   *primary = ks_make();
+	keystore   *standby = copy_of(primary);
+	struct rekeyed lost;
+	uint8_t    *buf;
+	size_t		len;
+
+	rekey(standby, &lost);
+	assert_ok(primary, keystore_change_passphrase(primary, PASS, strlen(PASS), PASS, strlen(PASS),
+												  &ks_cheap));
+	assert_ok(primary, keystore_serialize(primary, &buf, &len));
+	assert_ok(standby, keystore_apply_rekey(standby, buf, len, NULL, 0));
+	ck_assert(same_bytes(standby, buf, len));
+	ck_assert(same_ksk(standby, primary));
+
+	/* But what is older than a rekey that was followed gives nothing up. */
+	free(lost.buf);
+	rekey(primary, &lost);
+	assert_ok(primary, keystore_apply_rekey(primary, buf, len, NULL, 0));
+	ck_assert(same_bytes(primary, lost.buf, lost.len));
+	free(lost.buf);
+	free(buf);
+	keystore_free(&primary);
+	keystore_free(&standby);
+}
+END_TEST
+
+START_TEST(test_open_rekeyed)
+{
+	keystore   *ks = ks_make();
+	keystore   *file;
+	struct rekeyed r,
+				second;
+	uint8_t		former[KEYSTORE_KEY_LEN],
+				other[KEYSTORE_KEY_LEN] = {1};
+
+	assert_ok(ks, keystore_get_ksk(ks, former));
+	rekey(ks, &r);
+	rekey(ks, &second);
+	file = from_bytes(r.buf, r.len);
+	assert_fails(file, keystore_open_rekeyed(file, other, r.envelope, sizeof(r.envelope)), KEYSTORE_EWRONGKEY,
+				 "keystore \"K\" does not have the key that the rekey envelope was made from");
+	ck_assert_str_eq(keystore_errhint(file), "Copy the keystore from the server that was rekeyed.");
+	assert_fails(file, keystore_open_rekeyed(file, former, second.envelope, sizeof(second.envelope)),
+				 KEYSTORE_EWRONGKEY,
+				 "keystore \"K\" does not have the key that the rekey envelope was made from");
+	assert_fails(file, keystore_open_rekeyed(file, former, r.envelope, sizeof(r.envelope) - 1), KEYSTORE_EDAMAGED,
+				 "rekey envelope is corrupted: size = 131 bytes, expected size = 132 bytes");
+	r.envelope[KEYSTORE_ENVELOPE_LEN - 1] ^= 1;
+	assert_fails(file, keystore_open_rekeyed(file, former, r.envelope, sizeof(r.envelope)), KEYSTORE_EDAMAGED,
+				 "rekey envelope is corrupted: its content was altered");
+	r.envelope[KEYSTORE_ENVELOPE_LEN - 1] ^= 1;
+	ck_assert(!keystore_is_open(file));
+	assert_ok(file, keystore_open_rekeyed(file, former, r.envelope, sizeof(r.envelope)));
+	ck_assert(keystore_is_open(file));
+	ck_assert(same_bytes(file, r.buf, r.len));
+	keystore_free(&file);
+
+	/* A file of one rekey later is under another key than the envelope's. */
+	file = from_bytes(second.buf, second.len);
+	assert_fails(file, keystore_open_rekeyed(file, former, r.envelope, sizeof(r.envelope)), KEYSTORE_EWRONGKEY,
+				 "could not open keystore \"K\": the key belongs to another keystore, or the keystore was altered");
+	keystore_free(&file);
+	free(r.buf);
+	free(second.buf);
+	keystore_free(&ks);
+}
+END_TEST
+
 /* ---- what still opens ---------------------------------------------------------------------- */
 
 START_TEST(test_older_things_open)
@@ -427,6 +555,10 @@ main(void)
 	tcase_add_test(tc, test_follow);
 	tcase_add_test(tc, test_follow_chain);
 	tcase_add_test(tc, test_follow_diverged);
+	tcase_add_loop_test(tc, test_follow_own_way, 0,
+						(int) (sizeof(lost_changes) / sizeof(lost_changes[0])));
+	tcase_add_test(tc, test_give_up_rekey);
+	tcase_add_test(tc, test_open_rekeyed);
 	tcase_add_test(tc, test_older_things_open);
 	tcase_add_test(tc, test_envelope_damage);
 	suite_add_tcase(suite, tc);

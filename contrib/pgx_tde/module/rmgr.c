@@ -109,6 +109,46 @@ same_ksk(keystore *one, keystore *two)
 }
 
 /*
+ * What opens this server without a passphrase is made anew if it does not open the keystore any more.  If the
+ * server stopped before it came to that, it does so when the record comes again.
+ */
+static void
+keep_auto_open(keystore *mine)
+{
+	if (!opens_automatically(mine))
+		pgx_reseal_auto_open(mine);
+}
+
+/*
+ * Follow to another KSK, with the envelope of its rekey or, where that is one that this server had before, without.  The
+ * passphrases are those that the primary has now.
+ */
+static void
+follow(keystore *mine, const char *buf, size_t len, const char *envelope)
+{
+	uint64		generation = keystore_get_generation(mine);
+	uint8		former[KEYSTORE_KEY_LEN];
+	enum keystore_status status = keystore_get_ksk(mine, former);
+	bool		another;
+
+	if (status == KEYSTORE_OK)
+		status = keystore_apply_rekey(mine, buf, len, envelope, envelope != NULL ? KEYSTORE_ENVELOPE_LEN : 0);
+	if (status == KEYSTORE_OK)
+		status = keystore_get_ksk(mine, pgx_state->next_ksk);
+	another = status == KEYSTORE_OK && memcmp(former, pgx_state->next_ksk, KEYSTORE_KEY_LEN) != 0;
+	explicit_bzero(former, sizeof(former));
+	if (status != KEYSTORE_OK)
+		pgx_report_keystore(FATAL, mine, status);
+	take_over(mine);
+	if (envelope == NULL || (another && keystore_get_generation(mine) <= generation))
+		ereport(WARNING,
+				(errmsg("changes of keystore \"%s\" that were made on this server only have been given up",
+						pgx_keystore_path()),
+				 errdetail("The primary has not had them when it was promoted.  Passphrases are now those of the primary; master keys that only this server had are kept."),
+				 errhint("If the keystore was rekeyed here because a passphrase had become known, then rekey it again on the primary.")));
+}
+
+/*
  * Take over a keystore from WAL.  Older than, or the same as, this server's own: nothing to do.  Keys
  * that only this server has (made on a primary whose WAL was lost in a failover) are kept as retired ones.
  */
@@ -120,21 +160,40 @@ redo_keystore(const char *buf, size_t len)
 	enum keystore_status status;
 	size_t		only_theirs;
 	size_t		only_mine;
+	bool		older;
 
 	require_open("keystore");
 	pgx_lock_keystore(theirs);
 	mine = pgx_open_own_keystore();
 	if (same_file_bytes(mine, buf, len))
+	{
+		keep_auto_open(mine);
 		return;
+	}
 
 	/* What was logged before a rekey that is known here already opens with the former key. */
 	status = keystore_load_bytes(theirs, buf, len, "WAL");
 	if (status == KEYSTORE_OK)
 		status = keystore_open_like(theirs, mine);
+	if (status == KEYSTORE_EWRONGKEY)
+		ereport(FATAL,
+				(errcode(ERRCODE_INVALID_PASSWORD),
+				 errmsg("the primary's keystore has been rekeyed in a way that did not reach this server"),
+				 errhint("Copy the primary's keystore into the place of \"%s\" with \"pgx_keystore copy --force\", and start this server with \"pg_ctl --keystore-passphrase start\".",
+						 pgx_keystore_path())));
 	if (status != KEYSTORE_OK)
 		pgx_report_keystore(FATAL, theirs, status);
 
-	if (keystore_get_generation(theirs) < keystore_get_generation(mine) || !same_ksk(mine, theirs))
+	/* A rekey raises the generation, so this server's has no place in the history that is replayed. */
+	older = keystore_get_generation(theirs) < keystore_get_generation(mine);
+	if (!older && !same_ksk(mine, theirs))
+	{
+		follow(mine, buf, len, NULL);
+		keep_auto_open(mine);
+		return;
+	}
+
+	if (older)
 	{
 		status = keystore_merge(mine, theirs, &only_theirs);
 		if (status != KEYSTORE_OK)
@@ -154,33 +213,45 @@ redo_keystore(const char *buf, size_t len)
 }
 
 /*
- * Follow a rekey: what opened this server without a passphrase is made anew.  The passphrases are those that the
- * primary has now.
+ * This server's keystore where a rekey comes.  If somebody has put the primary's rekeyed file in its place while this
+ * server was running, then what the server holds does not open it, but with the envelope it does.
  */
+static keystore *
+open_own_at_rekey(const char *envelope)
+{
+	keystore   *ks = pgx_new_keystore();
+
+	if (keystore_load(ks, pgx_keystore_path()) == KEYSTORE_OK &&
+		keystore_open_rekeyed(ks, pgx_state->ksk, envelope, KEYSTORE_ENVELOPE_LEN) == KEYSTORE_OK)
+		return ks;
+	return pgx_open_own_keystore();
+}
+
+/* Is it open with the key that this server remembers? */
+static bool
+is_noted(keystore *mine)
+{
+	uint8		ksk[KEYSTORE_KEY_LEN];
+	bool		noted = keystore_get_ksk(mine, ksk) == KEYSTORE_OK &&
+		memcmp(ksk, pgx_state->ksk, sizeof(ksk)) == 0;
+
+	explicit_bzero(ksk, sizeof(ksk));
+	return noted;
+}
+
+/* Follow a rekey. */
 static void
 redo_rekey(const char *envelope, const char *buf, size_t len)
 {
 	keystore   *mine;
-	enum keystore_status status;
 
 	require_open("keystore");
 	mine = pgx_new_keystore();
 	pgx_lock_keystore(mine);
-	mine = pgx_open_own_keystore();
-	if (!same_file_bytes(mine, buf, len))
-	{
-		status = keystore_apply_rekey(mine, buf, len, envelope, KEYSTORE_ENVELOPE_LEN);
-		if (status != KEYSTORE_OK)
-			pgx_report_keystore(FATAL, mine, status);
-		status = keystore_get_ksk(mine, pgx_state->next_ksk);
-		if (status != KEYSTORE_OK)
-			pgx_report_keystore(FATAL, mine, status);
-		take_over(mine);
-	}
-
-	/* If this server stopped before it came to that, it does so now. */
-	if (!opens_automatically(mine))
-		pgx_reseal_auto_open(mine);
+	mine = open_own_at_rekey(envelope);
+	if (!same_file_bytes(mine, buf, len) || !is_noted(mine))
+		follow(mine, buf, len, envelope);
+	keep_auto_open(mine);
 }
 
 static void
