@@ -1,8 +1,8 @@
 # 400_swapped.pl
 #		Pieces of a server that belong to another time, another place or another
 #		tablespace: an older key table, keys and tablespaces exchanged, the I/O layer lost
-#		on the way, a data directory behind a symbolic link.  Each is refused before
-#		anything is written, or does no harm.
+#		on the way, a data directory behind a symbolic link, module and I/O layer of other
+#		builds.  Each is refused before anything is written, or does no harm.
 
 use strict;
 use warnings;
@@ -10,6 +10,8 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
+use File::Basename;
+use File::Copy;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PgxTde;
@@ -173,6 +175,109 @@ $good = slurp_raw($kt);
 	$node->_update_pid(-1);
 	$node->start;
 	is_whole('by its own name, after a crash: all data is there');
+}
+
+# ---- module, I/O layer and server of other builds -----------------------------------------------------------------
+
+# A private installation: links, but for the programs, which look for their libraries where they are, and for what is
+# changed in a test.
+my ($bin, $lib, $share) = map { chomp(my $dir = `pg_config --$_`); $dir } qw(bindir pkglibdir sharedir);
+my $private = work_dir() . '/private';
+my ($bin2, $lib2, $share2) = map { $private . $_ } $bin, $lib, $share;
+system_or_bail('mkdir', '-p', $bin2, $lib2, dirname($share2));
+copy("$bin/$_", "$bin2/$_") && chmod(0755, "$bin2/$_") or die foreach qw(postgres pg_ctl);
+symlink $share, $share2;
+symlink $_, "$lib2/" . basename($_) foreach glob "$lib/*";
+
+# Start there with another content of a library; returns exit code and what came to the log.
+sub start_with
+{
+	my ($library, $content) = @_;
+	my $size = log_size($node);
+	unlink "$lib2/$library";
+	write_file("$lib2/$library", $content, 0755);
+	my ($rc) = run_program([ "$bin2/pg_ctl", '-w', '-D', $data, '-l', $node->logfile, 'start' ]);
+	unlink "$lib2/$library";
+	symlink "$lib/$library", "$lib2/$library";
+	return ($rc, log_since($node, $size));
+}
+
+# Exchange bytes that must be there exactly so many times.
+sub exchanged
+{
+	my ($bytes, $from, $to, $times) = @_;
+	my $n = ($bytes =~ s/\Q$from\E/$to/g) || 0;
+	die "expected " . unpack('H*', $from) . " $times times, but it is there $n times" if $n != $times;
+	return $bytes;
+}
+
+# Where in the file of a library a symbol's value is.
+sub offset_of
+{
+	my ($library, $symbol) = @_;
+	my ($address) = `nm -D "$library"` =~ /^([0-9a-f]+) D \Q$symbol\E$/m or die "no symbol $symbol";
+	foreach my $line (split /\n/, `readelf -SW "$library"`)
+	{
+		my ($start, $at, $length) = $line =~ /PROGBITS\s+([0-9a-f]+) ([0-9a-f]+) ([0-9a-f]+) / or next;
+		my $into = hex($address) - hex $start;
+		return hex($at) + $into if $into >= 0 && $into < hex $length && hex $start;
+	}
+	die "no section for $symbol";
+}
+
+my $module = slurp_raw("$lib/pgx_tde.so");
+my $layer = slurp_raw("$lib/pgx_tde_io.so");
+my $interface = offset_of("$lib/pgx_tde_io.so", 'pgx_tde_io_api');
+my ($major, $number) = (`pg_config --version` =~ /(\d+)\.(\d+)/) ? ($1, $1 * 10000 + $2) : die;
+$content = fingerprint($node, 'postgres');
+$node->stop;
+
+# The number of the server compiled for is compared at one place.
+{
+	my $other = $number - 1;
+	my ($rc, $text) = start_with('pgx_tde.so', exchanged($module, pack('V', $number), pack('V', $other), 1));
+	is($rc, 0, 'a module that was compiled for another minor version: start');
+	$node->_update_pid(1);
+	like($text, qr/LOG:  pgx_tde was compiled for PostgreSQL $major\.\S+.* and runs in $major\.\d+/, 'and message');
+	like($text, qr/DETAIL:  Minor versions of one major version are compatible\./, 'and detail');
+	is_whole('all data is there');
+	$node->safe_psql('postgres', 'UPDATE t_one SET g = g + 1; CHECKPOINT');
+	$content = fingerprint($node, 'postgres');
+	$node->stop('immediate');
+	$node->start;
+	is_whole('what was written there is there after a crash');
+	$node->stop;
+}
+{
+	# In PG_MODULE_MAGIC: version, FUNC_MAX_ARGS, INDEX_MAX_KEYS, NAMEDATALEN, FLOAT8PASSBYVAL.
+	my @magic = (100, 32, 64, 1);
+	my $other = exchanged($module, pack('V5', $major * 100, @magic), pack('V5', ($major + 1) * 100, @magic), 1);
+	$before = disk();
+	my ($rc, $text) = start_with('pgx_tde.so', $other);
+	is($rc, 1, 'a module of another major version: exit code');
+	like($text, qr/FATAL:  incompatible library "\Q$lib2\E\/pgx_tde\.so": version mismatch/, 'and message');
+	is_untouched($before, 'a module of another major version');
+}
+foreach my $case (
+	[ 'interface version', 0, qr/FATAL:  the I\/O layer has interface version \d+, but the module needs \d+/ ],
+	[ 'shape of the interface', 4, qr/FATAL:  the I\/O layer "\Q$lib2\E\/pgx_tde_io\.so" and the module are of different builds/ ])
+{
+	my ($name, $offset, $message) = @$case;
+	my $other = $layer;
+	substr($other, $interface + $offset, 4) = pack('V', unpack('V', substr($layer, $interface + $offset, 4)) + 1);
+	$before = disk();
+	my ($rc, $text) = start_with('pgx_tde_io.so', $other);
+	is($rc, 1, "an I/O layer with another $name: exit code");
+	like($text, $message, 'and message');
+	like($text, qr/HINT:  Install both from the same (?:version|build) of pgx_tde\./, 'and hint');
+	is_untouched($before, "another $name");
+}
+{
+	my ($rc) = start_with('pgx_tde.so', $module);
+	is($rc, 0, 'control: with its own module and I/O layer it starts');
+	$node->_update_pid(1);
+	is_whole('all data is there');
+	$node->stop;
 }
 
 done_testing();

@@ -68,6 +68,7 @@ start(const struct pgx_io_server *server)
 
 struct pgx_io_api pgx_tde_io_api = {
 	.version = PGX_IO_API_VERSION,
+	.layout = PGX_IO_API_LAYOUT,
 	.alloc_shared = pgx_io_alloc_shared,
 	.start = start,
 	.set_key = pgx_io_set_key,

@@ -191,6 +191,7 @@ struct pgx_io_server
 struct pgx_io_api
 {
 	uint32_t	version;		/* PGX_IO_API_VERSION */
+	uint32_t	layout;			/* PGX_IO_API_LAYOUT of the layer's build */
 	struct pgx_io_shared *shared;	/* NULL if memory could not be mapped */
 	bool		shared_is_locked;
 
@@ -232,5 +233,13 @@ struct pgx_io_api
 	int			(*mirror_begin) (const char *name);	/* the segment being written; nobody may write it now */
 	void		(*mirror_fail) (const char *operation, const char *name);	/* errno says why */
 };
+
+/*
+ * Should somebody change a struct and forget the version: the shapes of what both sides read and write.  Its
+ * factors only keep changes of two structs from adding up to none.
+ */
+#define PGX_IO_API_LAYOUT \
+	((uint32_t) (sizeof(struct pgx_io_shared) + 3 * sizeof(struct pgx_io_server) + \
+				 5 * sizeof(struct pgx_io_api) + 7 * sizeof(struct pgx_io_counts)))
 
 #endif							/* PGX_IO_H */

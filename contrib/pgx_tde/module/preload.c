@@ -168,6 +168,11 @@ pgx_load_io_layer(void)
 				 errmsg("the I/O layer has interface version %u, but the module needs %u",
 						pgx_io->version, PGX_IO_API_VERSION),
 				 errhint("Install both from the same version of pgx_tde.")));
+	if (pgx_io->layout != PGX_IO_API_LAYOUT)
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the I/O layer \"%s\" and the module are of different builds", library),
+				 errhint("Install both from the same build of pgx_tde.")));
 }
 
 /* In a child of its own: write a page as the server does, and look at what came to disk. */
