@@ -67,7 +67,7 @@ END
 }
 
 my $up = 0;
-for (1 .. 100)
+for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 {
 	last if $up = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port);
 	select undef, undef, undef, 0.1;

@@ -200,7 +200,7 @@ for my $sig (qw(TERM HUP))
 		$t = start(@info);
 		expect($t, qr/Enter the passphrase: $/) or last;
 		kill 'TERM', $t->{pid};
-		($rc) = finish($t, 5);
+		($rc) = finish($t);
 		last if $rc ne 'signal 15';
 		$ended++;
 	}
@@ -212,7 +212,7 @@ $t = start(@info);
 prompted($t, qr/Enter the passphrase: $/, 'stop');
 kill 'TSTP', $t->{pid};
 my $stopped = 0;
-for (1 .. 100)
+for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 {
 	if (waitpid($t->{pid}, POSIX::WNOHANG | POSIX::WUNTRACED) == $t->{pid})
 	{

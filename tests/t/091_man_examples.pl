@@ -224,7 +224,7 @@ foreach my $page ('pgx_dmpall.1', 'pgx_walcopy.1')
 	query('INSERT INTO t VALUES (2)');
 	my $segment = query('SELECT pg_walfile_name(pg_current_wal_insert_lsn()) FROM pg_switch_wal()');
 	query('SELECT pg_switch_wal() FROM pg_create_restore_point(\'a\')');
-	for (1 .. 300)
+	for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 	{
 		last if -e "$dir/backup/inst1/archived_wal/$segment";
 		select undef, undef, undef, 0.1;
@@ -235,7 +235,7 @@ foreach my $page ('pgx_dmpall.1', 'pgx_walcopy.1')
 append_to_file("$dir/database/inst1/postgresql.conf", "archive_command = ''\narchive_library = 'pgx_archive'\n");
 ok(run_shell("pg_ctl -s -w -l $dir/srv/log -D $dir/database/inst1 start"), 'pgx_walcopy.1: the module is loaded');
 my $segment = query('SELECT pg_walfile_name(pg_switch_wal()) FROM pg_create_restore_point(\'b\')');
-for (1 .. 300)
+for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
 {
 	last if -e "$dir/backup/inst1/archived_wal/$segment";
 	select undef, undef, undef, 0.1;

@@ -12,7 +12,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PgxTde;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 # Tablespaces in place: the standby replays their creation on the same machine.
 my $primary = new_primary(
@@ -55,11 +54,7 @@ $primary->safe_psql('postgres', q{SET default_tablespace = 'enc';
 	CREATE INDEX ON secret (x)});
 more('after_first');
 
-foreach (1 .. 600)
-{
-	last if !is_running($standby);
-	usleep(100_000);
-}
+wait_until(sub { !is_running($standby) });
 ok(!is_running($standby), 'the standby stops where it can go no further');
 $standby->_update_pid(-1);
 my $log = log_since($standby, $size);
@@ -116,11 +111,7 @@ sub recover
 }
 recover($closed);
 plain_start($closed);
-foreach (1 .. 600)
-{
-	last if !is_running($closed);
-	usleep(100_000);
-}
+wait_until(sub { !is_running($closed) });
 ok(!is_running($closed), 'recovery without a keystore stops at the first key');
 $closed->_update_pid(-1);
 like(log_since($closed, 0), qr/FATAL:  could not encrypt or decrypt data because the keystore is not open/,

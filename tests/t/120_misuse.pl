@@ -18,7 +18,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PgxTde;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $env_file = work_dir() . '/archive_env';
 my $node = new_primary(
@@ -349,7 +348,7 @@ sub start_with
 	my ($redirection, $stdin) = @_;
 	return run_program(
 		[
-			'timeout', '60', 'sh', '-c', "exec pg_ctl \"\$\@\" $redirection", 'sh', '-w', '-D', $data, '-l',
+			'timeout', $PostgreSQL::Test::Utils::timeout_default, 'sh', '-c', "exec pg_ctl \"\$\@\" $redirection", 'sh', '-w', '-D', $data, '-l',
 			$node->logfile, 'start'
 		],
 		stdin => $stdin // '',
@@ -458,11 +457,7 @@ sub archive_environment
 	like($maps, qr/\Q$preload\E/, 'and so is the other library') if defined $preload;
 	unlink $env_file;
 	finish_segment($node);
-	for (1 .. 300)
-	{
-		last if -e $env_file;
-		usleep(100_000);
-	}
+	wait_until(sub { -e $env_file });
 	my $environment = slurp_raw($env_file) // '';
 	like($environment, qr/^PATH=/m, 'an archive command has an environment');
 	unlike($environment, qr/pgx_tde_io|PGX_TDE_IO|PGX_KEYSTORE/, 'with nothing of ours in it');
@@ -486,7 +481,7 @@ my $trace = work_dir() . '/asked';
 sub run_postgres
 {
 	my ($stdin, @argv) = @_;
-	return run_program([ 'timeout', '20', 'postgres', @argv ], stdin => $stdin);
+	return run_program([ 'timeout', $PostgreSQL::Test::Utils::timeout_default, 'postgres', @argv ], stdin => $stdin);
 }
 my @traced = ('-c', "pgx_tde.keystore_passphrase_command=touch $trace; cat " . pass_file($node));
 my $before = snapshot();

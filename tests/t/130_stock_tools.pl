@@ -12,7 +12,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PgxTde;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $MARK = { mark => 'MARK_' };
 my ($rc, $out, $err);
@@ -51,12 +50,8 @@ my $known = fingerprint($primary, 'e');
 sub wait_for
 {
 	my ($what, $condition) = @_;
-	foreach (1 .. 1200)
-	{
-		return if $condition->();
-		usleep(50_000);
-	}
-	die "waited in vain for $what";
+	wait_until($condition) or die "waited in vain for $what";
+	return;
 }
 
 # pg_checksums on a stopped server; at least as many blocks as that.

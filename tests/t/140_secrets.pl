@@ -51,7 +51,7 @@ sub watched
 {
 	my ($argv, $lines) = @_;
 	my ($in, $out, $err) = ($lines, '', '');
-	my $run = IPC::Run::start($argv, '<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout(180));
+	my $run = IPC::Run::start($argv, '<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 
 	while ($run->pumpable)
 	{

@@ -76,12 +76,7 @@ sub logs_written
 {
 	$marker++;
 	$node->safe_psql('postgres', "SELECT 'end of part $marker'");
-	foreach my $i (1 .. 100)
-	{
-		my @files = glob("$log_dir/*");
-		last if @files >= 3 && 3 <= grep { slurp_raw($_) =~ /end of part $marker\b/ } @files;
-		select undef, undef, undef, 0.05;
-	}
+	wait_until(sub { 3 <= grep { slurp_raw($_) =~ /end of part $marker\b/ } glob("$log_dir/*") });
 	return;
 }
 
@@ -134,7 +129,7 @@ sub run_case
 {
 	my ($function, $sql) = @_;
 	(my $text = $sql) =~ s/FUNC/$function/g;
-	return $node->psql('postgres', "$text;\n", on_error_stop => 0, timeout => 60);
+	return $node->psql('postgres', "$text;\n", on_error_stop => 0, timeout => $PostgreSQL::Test::Utils::timeout_default);
 }
 
 # ---- control: with a function that is none of ours every search finds something --------------------------------

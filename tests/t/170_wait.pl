@@ -13,7 +13,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Socket qw(SOCK_SEQPACKET);
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $WAITS = qr/LOG:  waiting for the keystore to be opened/;
 
@@ -33,11 +32,7 @@ sub start_waiting
 sub wait_for_line
 {
 	my ($node, $before, $line, $name) = @_;
-	foreach (1 .. 600)
-	{
-		last if log_since($node, $before) =~ $line;
-		usleep(50_000);
-	}
+	wait_until(sub { log_since($node, $before) =~ $line });
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return like(log_since($node, $before), $line, $name);
 }
@@ -59,12 +54,7 @@ sub pg_ctl
 sub accepts
 {
 	my ($node) = @_;
-	foreach (1 .. 600)
-	{
-		my ($rc) = run_program([ 'pg_isready', '-q', '-h', $node->host, '-p', $node->port ]);
-		last if $rc == 0;
-		usleep(50_000);
-	}
+	wait_until(sub { (run_program([ 'pg_isready', '-q', '-h', $node->host, '-p', $node->port ]))[0] == 0 });
 	$node->_update_pid(1);
 	return;
 }
@@ -161,7 +151,7 @@ $primary->stop('immediate');
 start_waiting($primary, 'to be killed');
 my $pid = is_running($primary);
 kill 'KILL', $pid;
-for (1 .. 100) { last if !kill 0, $pid; usleep(50_000); }
+wait_until(sub { !kill 0, $pid });
 ok(-S $primary->data_dir . "/$socket", 'the socket of a killed server');
 is((open_waiting($primary, $PASSPHRASE))[0], 1, 'belongs to nobody');
 start_waiting($primary, 'after that');

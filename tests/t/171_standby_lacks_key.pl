@@ -12,7 +12,6 @@ use PgxTde;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $primary = new_primary('primary', conf => "wal_keep_size = '256MB'\n");
 my $dir = tablespace_dir($primary, 'enc');
@@ -54,11 +53,7 @@ sub goes_on
 sub stops
 {
 	my ($before, $name) = @_;
-	foreach (1 .. 600)
-	{
-		last if !is_running($standby);
-		usleep(50_000);
-	}
+	wait_until(sub { !is_running($standby) });
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	ok(!is_running($standby), "$name: it stops");
 	$standby->_update_pid(-1);

@@ -70,7 +70,7 @@ foreach my $case (
 	[ 'parallel hash join', $joins, 'SELECT a.x FROM big a JOIN big b USING (x)', 1 ],
 	[ 'hashed groups', "SET enable_sort = off; $serial", 'SELECT x FROM big GROUP BY x', 0 ],
 	[ 'parallel sort', 'SET enable_hashagg = off', 'SELECT x FROM big ORDER BY x, id', 0 ],
-	[ 'tuplestore', $serial, 'SELECT max(x) OVER (ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS x FROM big LIMIT 300', 0 ],
+	[ 'tuplestore', $serial, 'SELECT max(x) OVER (ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING) AS x FROM big LIMIT 10', 0 ],
 	[ 'common table expression', $serial, 'WITH c AS MATERIALIZED (SELECT x FROM big) SELECT c.x FROM c, (SELECT count(*) FROM c) d', 0 ])
 {
 	my ($name, $settings, $query, $shared) = @$case;

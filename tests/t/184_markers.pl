@@ -15,7 +15,6 @@ use PostgreSQL::Test::Utils;
 use PgxPages;
 use PgxTde;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $MARK = { mark => 'MARK_' };
 my $node = PostgreSQL::Test::Cluster->new('primary');
@@ -59,11 +58,7 @@ more('two', 'TABLESPACE place');
 $last = more('three', '');
 $node->safe_psql('postgres', 'CHECKPOINT');
 $node->poll_query_until('postgres', "SELECT last_archived_wal >= '$last' FROM pg_stat_archiver") or die 'not archived';
-foreach (1 .. 600)
-{
-	last if -e "$received/$last";
-	usleep(50_000);
-}
+wait_until(sub { -e "$received/$last" });
 $receiver->signal('INT');
 $receiver->finish;
 foreach my $case ([ 'cp', $node->archive_dir ], [ 'pg_receivewal', $received ])

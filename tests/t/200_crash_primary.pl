@@ -88,11 +88,7 @@ foreach my $round (1 .. $rounds)
 	random_sleep(0.4, 1.6);
 
 	# Let every client get something through, so that each round counts.
-	for (1 .. 600)
-	{
-		last if !grep { !acknowledged($_) } @clients, grep { defined } ($rotator, $maker);
-		random_sleep(0.1, 0.1);
-	}
+	wait_until(sub { !grep { !acknowledged($_) } @clients, grep { defined } ($rotator, $maker) });
 	my $active = $node->safe_psql('postgres',
 		q{SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgbench%'});
 	my @working = grep { is_busy($_) } @clients, $pgbench;

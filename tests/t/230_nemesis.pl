@@ -88,11 +88,7 @@ foreach my $round (1 .. $rounds)
 	my $churn = start_psql($node, $db, "churn_$round", q{yes 'UPDATE churn SET changes = changes + 1;'});
 	my ($kind, $other) = others($round);
 	push @ledgers, @clients;
-	for (1 .. 600)
-	{
-		last if !grep { !acknowledged($_) } @clients;
-		random_sleep(0.1, 0.1);
-	}
+	wait_until(sub { !grep { !acknowledged($_) } @clients });
 	set_odds($node, %errors) if $round % 3 == 2;
 	random_sleep(0.3, 1.5);
 

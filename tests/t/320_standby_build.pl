@@ -12,7 +12,6 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PgxTde;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $primary = new_primary('primary', checksums => 1, conf => "autovacuum = off\n");
 my $enc = tablespace_dir($primary, 'enc');
@@ -125,12 +124,7 @@ sub broken
 	my $run = IPC::Run::start([ 'pgx_rcvall', '--standby', '-D', $data, '--from', $from, @own, @pass, @slot ],
 		'<', '/dev/null', '>', \$o, '2>', \$e);
 	my $seen = 0;
-	for (1 .. 600)
-	{
-		$seen = -e "$data/base" && -e "$keys/keystore.ks" && slots() == 1;
-		last if $seen || !$run->pumpable;
-		usleep(20_000);
-	}
+	wait_until(sub { ($seen = -e "$data/base" && -e "$keys/keystore.ks" && slots() == 1) || !$run->pumpable });
 	ok($seen, "$name: it was half way");
 	$what->($run);
 	$run->finish;

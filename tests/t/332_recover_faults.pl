@@ -10,7 +10,6 @@ use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 use PgxBackup;
 use PgxTde;
@@ -186,7 +185,7 @@ SKIP:
 			[
 				'strace', '-qq', '-o', $trace, '-e', "trace=$which", '-e', "inject=$which:signal=KILL:when=$n",
 				$program, '-D', $data, '-B', $area
-			], timeout => 300);
+			]);
 		if (slurp_raw($trace) !~ /killed by SIGKILL/)
 		{
 			note("$point is not reached");
@@ -216,12 +215,7 @@ lose($node);
 	my $slow = write_file(work_dir() . '/slow', "#!/bin/sh\nsleep 100\n", 0700);
 	my $text = '';
 	my $run = IPC::Run::start([ 'pgx_rcvall', '-D', $data, '-B', $area ], '<', '/dev/null', '>', \$text, '2>', \$text);
-	foreach (1 .. 1000)
-	{
-		last if -e "$data/postmaster.pid";
-		$run->pump_nb;
-		usleep(5_000);
-	}
+	wait_until(sub { $run->pump_nb; -e "$data/postmaster.pid" });
 	$run->signal('TERM');
 	$run->finish;
 	is($? >> 8, 1, 'interrupted: exit code');

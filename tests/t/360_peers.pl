@@ -202,7 +202,7 @@ EOF
 	my $barman = sub {
 		local %ENV = (%ENV, HOME => $top);
 		delete @ENV{qw(PGHOST PGPORT PGDATABASE PGAPPNAME)};
-		return run_program([ 'barman', '-c', $config, @_ ], timeout => 300);
+		return run_program([ 'barman', '-c', $config, @_ ]);
 	};
 	archived($node);
 	($rc, $out, $err) = $barman->('archive-wal', 'main');

@@ -72,7 +72,7 @@ sub dmpall
 	my ($node, @options) = @_;
 	local %ENV = $node->_get_env();
 	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER)};
-	return run_program([ 'pgx_dmpall', '-D', $node->data_dir, @options ], timeout => 300);
+	return run_program([ 'pgx_dmpall', '-D', $node->data_dir, @options ]);
 }
 
 sub dmpall_ok
@@ -92,7 +92,7 @@ sub rcvall
 	my $stdin = ref $options[0] ? ${ shift @options } : '';
 	local %ENV = $node->_get_env();
 	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER PGDATA)};
-	return run_program([ 'pgx_rcvall', '-D', $node->data_dir, @options ], stdin => $stdin, timeout => 300);
+	return run_program([ 'pgx_rcvall', '-D', $node->data_dir, @options ], stdin => $stdin);
 }
 
 # A recovery that must succeed; returns its standard output.

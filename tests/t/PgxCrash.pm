@@ -77,12 +77,8 @@ sub children_of
 sub wait_gone
 {
 	my (@pids) = @_;
-	foreach my $try (1 .. 1200)
-	{
-		return if !grep { is_alive($_) } @pids;
-		usleep(50_000);
-	}
-	die "killed processes are still there: @pids";
+	wait_until(sub { !grep { is_alive($_) } @pids }) or die "killed processes are still there: @pids";
+	return;
 }
 
 # A dead postmaster that init has not collected yet would be taken for a running one.  Where init takes its time, or

@@ -30,7 +30,7 @@ our @EXPORT = qw(
   pgx_keystore run_program shim shim_start plain_start start_fails log_size log_since
   new_primary new_standby copy_keystore base_backup configure_node tablespace_dir
   query_fails status_of comes_back fingerprint is_content same_content caught_up rotate finish_segment
-  last_segment same_wal files_below files_with forms_of is_same_file is_running auto_open
+  last_segment same_wal files_below files_with forms_of is_same_file is_running auto_open wait_until
 );
 
 # A directory of this test for everything that must not lie in a data directory.
@@ -68,6 +68,20 @@ sub is_same_file
 	my ($a, $b) = (slurp_raw($one), slurp_raw($two));
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return ok(defined $a && defined $b && length $a > 0 && $a eq $b, $name);
+}
+
+# Wait for a condition as long as the other waits of tests, $PG_TEST_TIMEOUT_DEFAULT; returns whether it holds.
+sub wait_until
+{
+	my ($condition) = @_;
+	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
+
+	until ($condition->())
+	{
+		return 0 if time > $end;
+		usleep(20_000);
+	}
+	return 1;
 }
 
 # ---- keystores ------------------------------------------------------------------
@@ -111,7 +125,7 @@ sub run_program
 		$in = $reader;
 	}
 	IPC::Run::run($argv, '<', ref $in ? $in : \$in, '>', \$out, '2>', \$err,
-		IPC::Run::timeout($params{timeout} // 120));
+		IPC::Run::timeout($params{timeout} // $PostgreSQL::Test::Utils::timeout_default));
 	my $status = $?;
 	print $out, $err;
 	return ($status & 127 ? 128 + ($status & 127) : $status >> 8, $out, $err);
@@ -368,7 +382,7 @@ sub query_fails
 {
 	my ($node, $db, $sql, %params) = @_;
 	my ($rc, $out, $err) =
-	  $node->psql($db, $sql, extra_params => $params{extra} // [], timeout => 60);
+	  $node->psql($db, $sql, extra_params => $params{extra} // [], timeout => $PostgreSQL::Test::Utils::timeout_default);
 	return $rc != 0 ? $err : '(no error)';
 }
 
