@@ -38,8 +38,8 @@ roots_reason()
 		echo "only root can make the root of another release"
 	elif ! command -v apt-get >/dev/null || [ -z "$(roots_mirror)" ]; then
 		echo "apt of this machine names no mirror of Debian"
-	elif ! unshare --mount --pid --fork true 2>/dev/null; then
-		echo "this machine does not allow new namespaces"
+	elif ! unshare --mount --propagation private --pid --fork chroot / mount -t proc proc /proc 2>/dev/null; then
+		echo "this machine does not allow namespaces, chroot and mounts"
 	fi
 }
 
@@ -54,7 +54,7 @@ roots_make()
 	if [ ! -d "$root" ]; then
 		say "== Making a root of Debian $suite in $root"
 		rm -rf "$root.new"
-		if ! debootstrap --variant=minbase --include=ca-certificates "$suite" "$root.new" \
+		if ! timeout -k 10 1800 debootstrap --variant=minbase --include=ca-certificates "$suite" "$root.new" \
 			"$(roots_mirror)" >"$root.log" 2>&1; then
 			return 1
 		fi

@@ -24,7 +24,7 @@ my @suites = (
 	{ name => 'recovery', dir => 'src/test/recovery', tap => 1 },
 	(map { { name => $_, dir => "src/bin/$_", tap => 1 } }
 		  qw(pg_basebackup pg_verifybackup pg_rewind pg_checksums pg_ctl pg_waldump)),
-	{ name => 'pg_combinebackup', dir => 'src/bin/pg_combinebackup', tap => 1, from => 17 },
+	(map { { name => $_, dir => "src/bin/$_", tap => 1, from => 17 } } qw(pg_combinebackup pg_walsummary)),
 	(map { { name => $_, dir => "contrib/$_", makefile => 1 } }
 		  qw(amcheck pageinspect pg_prewarm pg_walinspect basic_archive)));
 
