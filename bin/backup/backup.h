@@ -265,10 +265,13 @@ extern bool pgx_wal_name_parse(const char *name, uint32_t segment_size, uint32_t
 extern bool pgx_lsn_parse(const char *text, uint64_t *ret_lsn);
 extern void pgx_lsn_text(uint64_t lsn, char ret_text[PGX_LSN_STRLEN + 1]);
 
-/* ---- what pg_basebackup made --------------------------------------------------------------- */
+/* ---- pg_basebackup --------------------------------------------------------------- */
 
 /* Read the WAL range of DATA/backup_manifest: timelines and LSNs of info are set. */
 extern bool pgx_manifest_wal_range(const char *data, struct pgx_backup_info *info);
+
+/* OLD=NEW for its option -T: an equals sign in a name is escaped.  The caller frees it. */
+extern char *pgx_tablespace_mapping(const char *old_dir, const char *new_dir);
 
 /* Let DATA/pg_tblspc's links lead to ../../tablespaces/OID, so that the backup may be moved as a whole. */
 extern bool pgx_relink_tablespaces(const char *data);

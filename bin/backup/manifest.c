@@ -1,6 +1,6 @@
 /*
  * manifest.c
- *		What is needed of a backup made by pg_basebackup: its WAL range, and its links.
+ *		What is needed around pg_basebackup: an option's text, and of its backup the WAL range and the links.
  *
  * The manifest is verified by pg_verifybackup.  It has a line for each file of the cluster, and the WAL
  * range stands at its end, so only the end is read.
@@ -184,4 +184,26 @@ pgx_wal_is_complete(const char *dir, const struct pgx_backup_info *info)
 		}
 	}
 	return true;
+}
+
+/* OLDDIR=NEWDIR for pg_basebackup: an equals sign in a name is escaped. */
+char *
+pgx_tablespace_mapping(const char *from, const char *to)
+{
+	const char *const sides[] = {from, to};
+	char	   *text = pgx_alloc(2 * (strlen(from) + strlen(to)) + 2);
+	size_t		n = 0;
+
+	for (int i = 0; i < 2; i++)
+	{
+		if (i == 1)
+			text[n++] = '=';
+		for (const char *p = sides[i]; *p != '\0'; p++)
+		{
+			if (*p == '=')
+				text[n++] = '\\';
+			text[n++] = *p;
+		}
+	}
+	return text;
 }

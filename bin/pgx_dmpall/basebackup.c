@@ -19,28 +19,6 @@
 #include "log.h"
 #include "mem.h"
 
-/* OLDDIR=NEWDIR for pg_basebackup: an equals sign in a name is escaped. */
-static char *
-mapping(const char *from, const char *to)
-{
-	const char *const sides[] = {from, to};
-	char	   *text = pgx_alloc(2 * (strlen(from) + strlen(to)) + 2);
-	size_t		n = 0;
-
-	for (int i = 0; i < 2; i++)
-	{
-		if (i == 1)
-			text[n++] = '=';
-		for (const char *p = sides[i]; *p != '\0'; p++)
-		{
-			if (*p == '=')
-				text[n++] = '\\';
-			text[n++] = *p;
-		}
-	}
-	return text;
-}
-
 static bool
 run_pg_basebackup(struct run *run)
 {
@@ -73,7 +51,7 @@ run_pg_basebackup(struct run *run)
 		char	   *to = pgx_printf("%s/%s/%u", run->dir, PGX_BACKUP_TABLESPACES, source->tablespaces[i].oid);
 
 		argv[n++] = "-T";
-		argv[n++] = owned[n_owned++] = mapping(source->tablespaces[i].location, to);
+		argv[n++] = owned[n_owned++] = pgx_tablespace_mapping(source->tablespaces[i].location, to);
 		free(to);
 	}
 	argv[n] = NULL;

@@ -109,6 +109,13 @@ put_inside(const struct recovery *r, const char *from, const struct pgx_backup_c
 	return true;
 }
 
+/* Into the places of the server that was backed up?  A standby may share a machine with it, and must be removable. */
+static bool
+in_place(const struct recovery *r)
+{
+	return r->same_place && !r->opts->standby;
+}
+
 static bool
 restore_one(const struct recovery *r, const struct pgx_backup_conf *conf)
 {
@@ -126,7 +133,7 @@ restore_one(const struct recovery *r, const struct pgx_backup_conf *conf)
 		free(to);
 	}
 	else
-		ok = r->same_place ? put_back(from, conf) : put_inside(r, from, conf);
+		ok = in_place(r) ? put_back(from, conf) : put_inside(r, from, conf);
 	free(from);
 	return ok;
 }
@@ -179,7 +186,7 @@ adapt(const struct recovery *r)
 	bool		ok = true;
 	char	   *config = external_configuration(r, "config_file");
 
-	if (config != NULL && !r->same_place)
+	if (config != NULL && !in_place(r))
 	{
 		char	   *dir = quote(r->pgdata);
 		char	   *hba = pgx_join(r->pgdata, "pg_hba.conf");

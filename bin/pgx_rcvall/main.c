@@ -83,9 +83,10 @@ print_help(void)
 		   "  %s [-D DATADIR] -B DIR [OPTION]...\n"
 		   "  %s --check -B DIR [-D DATADIR] [OPTION]...\n"
 		   "  %s --standby [-D DATADIR] --from=CONNINFO [OPTION]...\n"
+		   "  %s --standby [-D DATADIR] -B DIR --primary-conninfo=CONNINFO [OPTION]...\n"
 		   "  %s -l [-B DIR] [-D DATADIR]\n"
 		   "  %s --fetch-wal -B DIR NAME FILE\n\nOptions:\n",
-		   pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname());
+		   pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname());
 	for (int i = 0; i < N_OPTS; i++)
 	{
 		const struct option_def *def = &option_defs[i];
@@ -399,16 +400,36 @@ check_standby(const struct rcvall_options *opts)
 		pgx_log_advice();
 		return false;
 	}
-	return !opts->standby ||
-		(refuse_together(opts->area != NULL, "-B", "--standby") &&
-		 refuse_together(opts->backup != NULL, "--backup", "--standby") &&
-		 refuse_together(opts->target_time != NULL, "-e", "--standby") &&
+	if (!opts->standby)
+		return true;
+	if (opts->from == NULL && (opts->area == NULL || opts->primary_conninfo == NULL))
+	{
+		if (opts->area != NULL)
+			pgx_log_error("option %s is necessary for option %s", "--primary-conninfo", "-B");
+		else
+			pgx_log_error("option %s is necessary for option %s", "--from", "--standby");
+		pgx_log_hint("A standby is made of a server (--from) or of a backup (-B with --primary-conninfo).");
+		return false;
+	}
+	if (opts->create_slot && opts->slot == NULL)
+	{
+		pgx_log_error("option %s is necessary for option %s", "--slot", "--create-slot");
+		pgx_log_advice();
+		return false;
+	}
+	/* What chooses a backup and restores it. */
+	if (opts->from != NULL &&
+		(!refuse_together(opts->area != NULL, "-B", "--from") ||
+		 !refuse_together(opts->backup != NULL, "--backup", "--from") ||
+		 !refuse_together(opts->copy_command != NULL, "-Y", "--from") ||
+		 !refuse_together(opts->no_verify, "--no-verify", "--from") ||
+		 !refuse_together(opts->jobs != 0, "--jobs", "--from")))
+		return false;
+	return (refuse_together(opts->target_time != NULL, "-e", "--standby") &&
 		 refuse_together(opts->target_name != NULL, "-n", "--standby") &&
 		 refuse_together(opts->target_xid != NULL, "--xid", "--standby") &&
 		 refuse_together(opts->target_lsn != NULL, "--lsn", "--standby") &&
 		 refuse_together(opts->target_timeline != NULL, "--target-timeline", "--standby") &&
-		 refuse_together(opts->copy_command != NULL, "-Y", "--standby") &&
-		 refuse_together(opts->no_verify, "--no-verify", "--standby") &&
 		 refuse_together(opts->json, "--json", "--standby"));
 }
 

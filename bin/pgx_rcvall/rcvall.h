@@ -185,6 +185,7 @@ extern bool target_check(struct recovery *r, bool *ret_leftover);
 extern bool target_prepare(struct recovery *r);
 extern bool target_mark(const struct recovery *r);
 extern bool target_finish(const struct recovery *r);
+extern bool target_unmark(const struct recovery *r);	/* the marker alone */
 
 /* restore.c: the files; copy.c: of a backup that holds them as they were */
 extern bool restore_files(struct recovery *r);
@@ -203,6 +204,8 @@ extern void mirror_put_aside(const struct recovery *r);
 
 /* replay.c: the server that replays WAL */
 extern bool replay(struct recovery *r);
+/* A word for restore_command: quoted for the shell, percent signs doubled.  The caller frees it. */
+extern char *command_word(const char *text);
 
 #define MARKER_NAME		PGX_RESTORE_MARKER
 #define LOG_NAME		"pgx_rcvall.log"

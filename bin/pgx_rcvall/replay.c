@@ -59,7 +59,7 @@ set(struct arguments *args, const char *fmt,...)
 }
 
 /* A shell word in which a percent sign is just that. */
-static char *
+char *
 command_word(const char *text)
 {
 	char	   *doubled = pgx_alloc(2 * strlen(text) + 1);

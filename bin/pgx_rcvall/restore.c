@@ -242,7 +242,7 @@ restore_files(struct recovery *r)
 {
 	const struct pgx_backup_info *info = &r->backup->info;
 	bool		by_command = info->n_resources > 0;
-	char	   *signal_file = pgx_join(r->pgdata, "recovery.signal");
+	char	   *signal_file = pgx_join(r->pgdata, r->opts->standby ? "standby.signal" : "recovery.signal");
 	bool		ok = true;
 
 	if (by_command)

@@ -2,8 +2,8 @@
  * standby.c
  *		pgx_rcvall --standby: build a standby of a running server and start it.
  *
- * First the keystore, proven to open; then the slot; then the files, through PostgreSQL's own pg_basebackup; then
- * the server, until it streams.  If anything fails, what was made is taken away again, and nothing else.
+ * First the keystore, proven to open; then the slot; then the files, through PostgreSQL's own pg_basebackup or from a
+ * backup; then the server, until it streams.  If anything fails, what was made is taken away again, and nothing else.
  */
 #include <config.h>
 
@@ -112,28 +112,6 @@ empty_target(const char *dir, bool existed)
 
 /* ---- the copy ------------------------------------------------------------------------------ */
 
-/* OLDDIR=NEWDIR for pg_basebackup: an equals sign in a name is escaped. */
-static char *
-mapping(const struct standby_tablespace *space)
-{
-	const char *const sides[] = {space->location, space->target};
-	char	   *text = pgx_alloc(2 * (strlen(space->location) + strlen(space->target)) + 2);
-	size_t		n = 0;
-
-	for (int i = 0; i < 2; i++)
-	{
-		if (i == 1)
-			text[n++] = '=';
-		for (const char *p = sides[i]; *p != '\0'; p++)
-		{
-			if (*p == '=')
-				text[n++] = '\\';
-			text[n++] = *p;
-		}
-	}
-	return text;
-}
-
 static bool
 copy_files(struct standby *s)
 {
@@ -163,7 +141,7 @@ copy_files(struct standby *s)
 	for (size_t i = 0; i < s->n_tablespaces; i++)
 	{
 		argv[n++] = "-T";
-		argv[n++] = maps[i] = mapping(&s->tablespaces[i]);
+		argv[n++] = maps[i] = pgx_tablespace_mapping(s->tablespaces[i].location, s->tablespaces[i].target);
 	}
 	argv[n] = NULL;
 	s->filling = true;
@@ -236,6 +214,13 @@ configure(const struct standby *s)
 		char	   *text = pgx_printf("%s\n# added by %s\n", there != NULL ? (char *) there : "", pgx_progname());
 
 		text = add_setting(text, "primary_conninfo", strlen("primary_conninfo"), s->conninfo);
+		if (s->recovery != NULL)
+		{
+			char	   *command = standby_restore_command(s);
+
+			text = add_setting(text, "restore_command", strlen("restore_command"), command);
+			free(command);
+		}
 		text = add_setting(text, "primary_slot_name", strlen("primary_slot_name"), s->opts->slot != NULL ? s->opts->slot : "");
 		if (s->keystore_dir != NULL)
 			text = add_setting(text, "pgx_tde.keystore_location", strlen("pgx_tde.keystore_location"), s->keystore_dir);
@@ -345,17 +330,13 @@ begin(struct standby *s, const struct rcvall_options *opts)
 		pgx_log_advice();
 		return false;
 	}
-	if (opts->from == NULL || (opts->create_slot && opts->slot == NULL))
-	{
-		pgx_log_error("option %s is necessary for option %s", opts->from == NULL ? "--from" : "--slot",
-					  opts->from == NULL ? "--standby" : "--create-slot");
-		pgx_log_advice();
-		return false;
-	}
+	s->source = opts->from != NULL ? opts->from : opts->primary_conninfo;
 	s->pgdata = pgx_absolute(opts->pgdata);
 	s->log_path = opts->log_file != NULL ? pgx_absolute(opts->log_file) : pgx_join(s->pgdata, LOG_NAME);
 	s->postgres = pgx_postgres_find();
-	return s->postgres != NULL && check_settings(opts) && check_target(s->pgdata, &s->pgdata_existed);
+	/* What an interrupted run left of a backup is put away by the next. */
+	return s->postgres != NULL && check_settings(opts) &&
+		(opts->from == NULL || check_target(s->pgdata, &s->pgdata_existed));
 }
 
 /* Take away what was made, the last first. */
@@ -377,6 +358,7 @@ static void
 end(struct standby *s)
 {
 	pgx_handover_end(&s->handover_fd);
+	standby_end_backup(s);
 	keystore_free(&s->ks);
 	pgx_core_restore(&s->core);
 	for (size_t i = 0; i < s->n_tablespaces; i++)
@@ -399,18 +381,22 @@ int
 standby_run(const struct rcvall_options *opts)
 {
 	struct standby s = {0};
+	bool		from_backup = opts->from == NULL;
 	int			rc = PGX_EXIT_FAILURE;
 
 	pgx_core_forbid(&s.core);
-	if (begin(&s, opts) && standby_connect(&s) && check_targets(&s))
+	if (begin(&s, opts) && standby_connect(&s) && (from_backup ? standby_choose_backup(&s) : check_targets(&s)))
 		rc = standby_get_keystore(&s);
+	if (rc == PGX_EXIT_OK && from_backup)
+		rc = standby_check_backup(&s);
 	if (rc == PGX_EXIT_OK)
 	{
 		pgx_catch_signals();
 		rc = standby_place_keystore(&s);
 		if (rc == PGX_EXIT_OK)
-			rc = standby_make_slot(&s) && copy_files(&s) && configure(&s) && standby_prove_keystore(&s) &&
-				run_server(&s) ? PGX_EXIT_OK : PGX_EXIT_FAILURE;
+			rc = standby_make_slot(&s) && (from_backup ? standby_restore(&s) : copy_files(&s)) && configure(&s) &&
+				standby_prove_keystore(&s) && run_server(&s) && (!from_backup || standby_finish_backup(&s)) ?
+				PGX_EXIT_OK : PGX_EXIT_FAILURE;
 		if (rc != PGX_EXIT_OK)
 		{
 			(void) pgx_interrupted();

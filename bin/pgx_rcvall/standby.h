@@ -23,6 +23,8 @@ struct standby_tablespace
 struct standby
 {
 	const struct rcvall_options *opts;
+	const char *source;			/* --from, or with -B --primary-conninfo: what we connect with */
+	struct recovery *recovery;	/* with -B: of the backup; else NULL */
 	char	   *pgdata;			/* absolute */
 	char	   *postgres;
 	char	   *conninfo;		/* what the standby will follow */
@@ -55,11 +57,20 @@ extern int	standby_place_keystore(struct standby *s);
 extern bool standby_prove_keystore(struct standby *s);
 extern void standby_remove_keystore(struct standby *s);
 
+/* standby_backup.c: the files from a backup; each of these returns false, or an exit code, after a message */
+extern bool standby_choose_backup(struct standby *s);	/* connected already */
+extern int	standby_check_backup(struct standby *s);	/* the keystore is open */
+extern bool standby_restore(struct standby *s);
+extern char *standby_restore_command(const struct standby *s);
+extern bool standby_finish_backup(struct standby *s);
+extern void standby_end_backup(struct standby *s);
+
 /* standby_primary.c: the server that is copied */
 extern bool standby_connect(struct standby *s);
 extern bool standby_check_slot(struct standby *s);
 extern bool standby_make_slot(struct standby *s);
 extern void standby_drop_slot(struct standby *s);
+extern char *standby_system_identifier(struct standby *s);
 extern char *standby_keystore_uuid(struct standby *s);	/* NULL: it does not tell */
 extern bool standby_begin_wait(struct standby *s);	/* before the start */
 extern bool standby_wait(struct standby *s);

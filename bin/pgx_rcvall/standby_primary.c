@@ -213,17 +213,54 @@ find_keystore_directory(struct standby *s)
 	return true;
 }
 
+/* What a standby connects with need not name a database; we need one.  The caller frees it. */
+static char *
+with_database(const char *conninfo)
+{
+	PQconninfoOption *parts = PQconninfoParse(conninfo, NULL);
+	char	   *text = pgx_strdup("");
+	bool		named = getenv("PGDATABASE") != NULL || getenv("PGSERVICE") != NULL;
+
+	for (PQconninfoOption *p = parts; p != NULL && p->keyword != NULL; p++)
+	{
+		if (p->val == NULL)
+			continue;
+		named |= strcmp(p->keyword, "dbname") == 0 || strcmp(p->keyword, "service") == 0;
+		text = add_part(text, p->keyword, p->val);
+	}
+	PQconninfoFree(parts);
+	return named ? text : add_part(text, "dbname", "postgres");
+}
+
 bool
 standby_connect(struct standby *s)
 {
-	if (!check_conninfo(s->opts->from, "--from") ||
+	char	   *source;
+
+	if (!check_conninfo(s->source, s->opts->from != NULL ? "--from" : "--primary-conninfo") ||
 		(s->opts->primary_conninfo != NULL && !check_conninfo(s->opts->primary_conninfo, "--primary-conninfo")))
 		return false;
-	s->conn = pgx_connect(s->opts->from);
+	source = with_database(s->source);
+	s->conn = pgx_connect(source);
+	free(source);
 	if (s->conn == NULL)
 		return false;
 	s->conninfo = s->opts->primary_conninfo != NULL ? pgx_strdup(s->opts->primary_conninfo) : conninfo_of(s->conn);
-	return check_version(s) && read_tablespaces(s) && find_keystore_directory(s) && standby_check_slot(s);
+	/* A backup knows its own tablespaces. */
+	return check_version(s) && (s->opts->from == NULL || read_tablespaces(s)) && find_keystore_directory(s) &&
+		standby_check_slot(s);
+}
+
+/* NULL after a message. */
+char *
+standby_system_identifier(struct standby *s)
+{
+	PGresult   *res = query(s->conn, "SELECT system_identifier FROM pg_catalog.pg_control_system()", NULL,
+							"could not ask the server who it is");
+	char	   *text = res != NULL ? pgx_strdup(PQgetvalue(res, 0, 0)) : NULL;
+
+	PQclear(res);
+	return text;
 }
 
 /* A server without the extension in this database does not tell; the key table will. */

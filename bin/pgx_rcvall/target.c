@@ -408,15 +408,12 @@ target_prepare(struct recovery *r)
 	return target_mark(r);
 }
 
-/* The data directory is a server's from now on. */
-bool
-target_finish(const struct recovery *r)
+static bool
+remove_ours(const struct recovery *r, const char *const *names, size_t n)
 {
-	static const char *const ours[] = {"postmaster.opts", LOG_NAME, MARKER_NAME};
-
-	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+	for (size_t i = 0; i < n; i++)
 	{
-		char	   *path = pgx_join(r->pgdata, ours[i]);
+		char	   *path = pgx_join(r->pgdata, names[i]);
 		bool		ok = unlink(path) == 0 || errno == ENOENT;
 
 		if (!ok)
@@ -426,4 +423,21 @@ target_finish(const struct recovery *r)
 			return false;
 	}
 	return pgx_sync_path(r->pgdata);
+}
+
+/* The data directory is a server's from now on. */
+bool
+target_finish(const struct recovery *r)
+{
+	static const char *const ours[] = {"postmaster.opts", LOG_NAME, MARKER_NAME};
+
+	return remove_ours(r, ours, sizeof(ours) / sizeof(ours[0]));
+}
+
+bool
+target_unmark(const struct recovery *r)
+{
+	static const char *const ours[] = {MARKER_NAME};
+
+	return remove_ours(r, ours, sizeof(ours) / sizeof(ours[0]));
 }

@@ -71,7 +71,8 @@ fails('slot that is not there', 1, qr/replication slot "slot1" does not exist.*h
 	'--slot', 'slot1');
 fails('--create-slot alone', 1, qr/option --slot is necessary for option --create-slot/, @pass, '--create-slot');
 fails('a setting that is none', 1, qr/invalid value was specified for the option --set/, @pass, '--set', 'port');
-fails('with a backup area', 1, qr/option -B conflicts with option --standby/, @pass, '-B', $top);
+fails('with a backup area', 1, qr/option -B conflicts with option --from/, @pass, '-B', $top);
+fails('with --jobs', 1, qr/option --jobs conflicts with option --from/, @pass, '--jobs', 2);
 
 $primary->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('slot1')");
 my ($rc, $out, $err) = build(@pass, @slot);
