@@ -307,28 +307,22 @@ fdatasync(int fd)
 int
 rename(const char *from, const char *to)
 {
-	int			rc;
-
 	if (pgx_libc.open == NULL)
 		pgx_io_resolve_libc();
-	rc = pgx_libc.rename(from, to);
-	if (rc == 0 && pgx_in_server && pgx_server != NULL)
-		pgx_mirror_renamed(from, to);
-	return rc;
+	if (pgx_in_server && pgx_server != NULL)
+		return pgx_mirror_rename(from, to, pgx_libc.rename);
+	return pgx_libc.rename(from, to);
 }
 
 /* Up to 15 the server gives a file of WAL its new name so, and then removes the old one. */
 int
 link(const char *from, const char *to)
 {
-	int			rc;
-
 	if (pgx_libc.open == NULL)
 		pgx_io_resolve_libc();
-	rc = pgx_libc.link(from, to);
-	if (rc == 0 && pgx_in_server && pgx_server != NULL)
-		pgx_mirror_renamed(from, to);
-	return rc;
+	if (pgx_in_server && pgx_server != NULL)
+		return pgx_mirror_rename(from, to, pgx_libc.link);
+	return pgx_libc.link(from, to);
 }
 
 int

@@ -117,14 +117,19 @@ pgx_count(enum pgx_io_counted what, enum pgx_io_direction direction, uint64_t pa
 		pgx_add(&count->nanoseconds[direction], pgx_count_begin() - begin);
 }
 
-/* io_mirror.c; the first of these are called for every file, the others if pgx_files[fd].mirror is set */
-extern void pgx_mirror_opened(int fd, const char *path, int flags);
-extern void pgx_mirror_renamed(const char *from_path, const char *to_path);
+/* io_mirror_names.c */
+extern int	pgx_mirror_rename(const char *from_path, const char *to_path,
+							  int (*rename_it) (const char *, const char *));
 extern void pgx_mirror_unlinked(const char *path);
+
+/* io_mirror.c; the first is called for every file, the others if pgx_files[fd].mirror is set */
+extern void pgx_mirror_opened(int fd, const char *path, int flags);
 extern void pgx_mirror_closed(int fd);
 extern void pgx_mirror_wrote(int fd, const void *buf, size_t len, off_t off);
 extern int	pgx_mirror_sync(int fd, int (*sync) (int));
 extern void pgx_mirror_fail(const char *operation, const char *name);
+
+/* io_mirror_copy.c */
 extern int	pgx_mirror_refresh(const char *name);
 extern int	pgx_mirror_begin(const char *name);
 

@@ -14,7 +14,10 @@
  * down, belongs to an older generation: the first write then copies the segment.
  *
  * A failure here never fails the server's own call.  It is reported once, and mirroring stops
- * until somebody resumes it.
+ * until somebody resumes it; or, where no commit may do without the mirror, every process that would
+ * write or sync WAL from then on is stopped by the module.
+ *
+ * Copying is in io_mirror_copy.c, names are in io_mirror_names.c.
  */
 #include <config.h>
 
@@ -28,73 +31,34 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "io_internal.h"
-
-#define SEGMENT_NAME_LEN	24
-#define COPY_CHUNK			(256 * 1024)
+#include "io_mirror.h"
 
 /* Segments that this process has open for writing: one, and one more while it goes to the next. */
 #define MAX_OPEN			8
 static struct mirror_file
 {
-	char		name[SEGMENT_NAME_LEN + 1];	/* "": not in use */
+	char		name[PGX_WAL_NAME_LEN + 1];	/* "": not in use */
 	int			fd;				/* of the mirror's file, -1 if not open yet */
 	int			sync_flags;		/* O_SYNC, O_DSYNC as the server opened it */
 	unsigned	generation;		/* in which fd was opened */
 } files[MAX_OPEN];
 
-enum wal_file
-{
-	WAL_OTHER = 0,
-	WAL_SEGMENT,
-	WAL_PARTIAL,				/* the last segment of a former timeline */
-	WAL_HISTORY,
-	WAL_TEMP					/* a segment or a history in the making */
-};
-
-static bool
-is_hex(const char *name, size_t len)
-{
-	return strspn(name, "0123456789ABCDEF") == len;
-}
-
-static enum wal_file
-wal_file_kind(const char *name)
-{
-	if (strncmp(name, "xlogtemp.", 9) == 0)
-		return WAL_TEMP;
-	if (is_hex(name, SEGMENT_NAME_LEN) && name[SEGMENT_NAME_LEN] == '\0')
-		return WAL_SEGMENT;
-	if (is_hex(name, SEGMENT_NAME_LEN) && strcmp(name + SEGMENT_NAME_LEN, ".partial") == 0)
-		return WAL_PARTIAL;
-	if (is_hex(name, 8) && strcmp(name + 8, ".history") == 0)
-		return WAL_HISTORY;
-	return WAL_OTHER;
-}
-
-/* The name of a file in pg_wal; NULL if the path leads elsewhere. */
-static const char *
-name_in_wal(const char *path)
-{
-	size_t		len = strlen(pgx_server->data_dir);
-
-	if (strncmp(path, pgx_server->data_dir, len) == 0 && path[len] == '/')
-		path += len + 1;
-	while (path[0] == '.' && path[1] == '/')
-		path += 2;
-	if (strncmp(path, "pg_wal/", 7) != 0 || strchr(path + 7, '/') != NULL)
-		return NULL;
-	return path + 7;
-}
-
-static bool
-is_on(void)
+bool
+pgx_mirror_is_on(void)
 {
 	return pgx_shared != NULL && atomic_load(&pgx_shared->mirror.mode) == PGX_MIRROR_ON;
 }
 
+/* A failure that all processes are restarted for.  Until that has come to this one, it must not go on. */
 static void
-mirror_path(const char *name, char *ret_path, size_t size)
+stop_if_restarting(void)
+{
+	if (atomic_load(&pgx_shared->mirror.mode) == PGX_MIRROR_RESTARTING)
+		pgx_server->mirror_failed(NULL, NULL, 0);
+}
+
+void
+pgx_mirror_path(const char *name, char *ret_path, size_t size)
 {
 	(void) snprintf(ret_path, size, "%s/%s", pgx_shared->mirror.directory, name);
 }
@@ -107,8 +71,12 @@ pgx_mirror_fail(const char *operation, const char *name)
 	unsigned	on = PGX_MIRROR_ON;
 	int			error = errno;
 
-	if (!atomic_compare_exchange_strong(&mirror->mode, &on, PGX_MIRROR_FAILED))
+	if (!atomic_compare_exchange_strong(&mirror->mode, &on, pgx_server->mirror_is_vital() ?
+										PGX_MIRROR_RESTARTING : PGX_MIRROR_FAILED))
+	{
+		stop_if_restarting();
 		return;
+	}
 	(void) snprintf(mirror->failed_operation, sizeof(mirror->failed_operation), "%s", operation);
 	(void) snprintf(mirror->failed_name, sizeof(mirror->failed_name), "%s", name);
 	mirror->failed_errno = error;
@@ -116,103 +84,6 @@ pgx_mirror_fail(const char *operation, const char *name)
 	atomic_fetch_add(&mirror->failures, 1);
 	pgx_server->mirror_failed(operation, name, error);
 }
-
-static int
-sync_directory(void)
-{
-	int			fd = pgx_libc.open(pgx_shared->mirror.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int			rc;
-	int			error;
-
-	if (fd < 0)
-		return -1;
-	rc = pgx_libc.fsync(fd);
-	error = errno;
-	(void) pgx_libc.close(fd);
-	errno = error;
-	return rc;
-}
-
-/* Make the file behind to the same as the one behind from, in place: nothing that is the same ever becomes different. */
-static int
-copy_content(int from, int to)
-{
-	static uint8_t chunk[COPY_CHUNK];
-	struct stat st;
-	off_t		done = 0;
-	ssize_t		got;
-
-	while ((got = pgx_raw_pread(from, chunk, sizeof(chunk), done)) > 0)
-	{
-		if (pgx_raw_pwrite(to, chunk, (size_t) got, done) != got)
-			return -1;
-		done += got;
-	}
-	if (got < 0 || fstat(to, &st) != 0)
-		return -1;
-	return st.st_size > done ? pgx_libc.ftruncate(to, done) : 0;
-}
-
-/* Copy pg_wal/NAME into an open file of the mirror. */
-static int
-copy_into(const char *name, int to)
-{
-	char		path[64];
-	int			from;
-	int			rc;
-	int			error;
-
-	(void) snprintf(path, sizeof(path), "pg_wal/%s", name);
-	from = pgx_libc.open(path, O_RDONLY | O_CLOEXEC);
-	if (from < 0)
-		return -1;
-	rc = copy_content(from, to);
-	error = errno;
-	(void) pgx_libc.close(from);
-	errno = error;
-	return rc;
-}
-
-static bool
-same_content(int one, int two)
-{
-	static uint8_t chunk_one[COPY_CHUNK / 4];
-	static uint8_t chunk_two[COPY_CHUNK / 4];
-	off_t		done = 0;
-	ssize_t		got;
-
-	do
-	{
-		got = pgx_raw_pread(one, chunk_one, sizeof(chunk_one), done);
-		if (got < 0 || pgx_raw_pread(two, chunk_two, sizeof(chunk_two), done) != got ||
-			memcmp(chunk_one, chunk_two, (size_t) got) != 0)
-			return false;
-		done += got;
-	} while (got > 0);
-	return true;
-}
-
-/* Copy pg_wal/NAME to the mirror's file of that name, durably.  For files that nobody writes at the moment. */
-static int
-copy_whole(const char *name)
-{
-	char		path[PGX_MIRROR_PATH];
-	int			error;
-	int			rc;
-	int			to;
-
-	mirror_path(name, path, sizeof(path));
-	to = pgx_libc.open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (to < 0)
-		return -1;
-	rc = copy_into(name, to) == 0 && pgx_libc.fsync(to) == 0 && sync_directory() == 0 ? 0 : -1;
-	error = errno;
-	(void) pgx_libc.close(to);
-	errno = error;
-	return rc;
-}
-
-/* ---- segments that the server has open -------------------------------------------- */
 
 static void
 close_file(struct mirror_file *file)
@@ -225,10 +96,10 @@ close_file(struct mirror_file *file)
 void
 pgx_mirror_opened(int fd, const char *path, int flags)
 {
-	const char *name = name_in_wal(path);
+	const char *name = pgx_name_in_wal(path);
 
 	if (pgx_shared == NULL || atomic_load(&pgx_shared->mirror.mode) == PGX_MIRROR_OFF ||
-		(flags & O_ACCMODE) == O_RDONLY || name == NULL || wal_file_kind(name) != WAL_SEGMENT)
+		(flags & O_ACCMODE) == O_RDONLY || name == NULL || pgx_wal_file_kind(name) != PGX_WAL_SEGMENT)
 		return;
 	for (int i = 0; i < MAX_OPEN; i++)
 	{
@@ -275,7 +146,7 @@ open_file(struct mirror_file *file, unsigned generation, int flags)
 	if (file->fd >= 0 && file->generation == generation)
 		return 0;
 	close_file(file);
-	mirror_path(file->name, path, sizeof(path));
+	pgx_mirror_path(file->name, path, sizeof(path));
 	file->fd = pgx_libc.open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | file->sync_flags | flags, 0600);
 	file->generation = generation;
 	return file->fd < 0 ? -1 : 0;
@@ -314,8 +185,12 @@ begin_segment(struct mirror_file *file, unsigned generation, int fd, const void 
 		if (pgx_raw_pwrite(file->fd, buf, len, off) != (ssize_t) len)
 			return -1;
 	}
-	else if (copy_into(file->name, file->fd) != 0 || sync_directory() != 0)
+	else if (pgx_mirror_copy_into(file->name, file->fd) != 0 || pgx_mirror_sync_directory() != 0)
 		return -1;
+
+	/* The end of the segment before may have been written when nobody mirrored, and synced just now. */
+	if (off == 0 && !goes_on)
+		atomic_fetch_add(&mirror->asked, 1);
 	mirror->current_generation = 0;
 	memcpy(mirror->current, file->name, sizeof(mirror->current));
 	mirror->current_generation = generation;
@@ -330,8 +205,11 @@ pgx_mirror_wrote(int fd, const void *buf, size_t len, off_t off)
 	unsigned	generation = atomic_load(&pgx_shared->mirror.generation);
 	int			rc;
 
-	if (!is_on())
+	if (!pgx_mirror_is_on())
+	{
+		stop_if_restarting();
 		return;
+	}
 	if (!is_current(file, generation))
 		rc = begin_segment(file, generation, fd, buf, len, off);
 	else if (open_file(file, generation, 0) != 0)
@@ -390,7 +268,11 @@ end_sync(void)
 		n = syscall(SYS_io_getevents, aio, 1, 1, &event, NULL);
 	while (n < 0 && errno == EINTR);
 	if (n != 1)
+	{
+		/* What was begun may end later, and would be taken for the end of another one. */
+		aio_refused = true;
 		return -1;
+	}
 	if (event.res == 0)
 		return 0;
 	errno = (int) -event.res;
@@ -403,7 +285,7 @@ pgx_mirror_sync(int fd, int (*sync) (int))
 {
 	struct mirror_file *file = &files[pgx_files[fd].mirror - 1];
 	unsigned	generation = atomic_load(&pgx_shared->mirror.generation);
-	bool		both = is_on() && is_current(file, generation);
+	bool		both = pgx_mirror_is_on() && is_current(file, generation);
 	bool		begun;
 	int			rc;
 	int			error;
@@ -423,164 +305,8 @@ pgx_mirror_sync(int fd, int (*sync) (int))
 		else
 			atomic_fetch_add(&pgx_shared->mirror.syncs, 1);
 	}
+	else
+		stop_if_restarting();
 	errno = error;
 	return rc;
-}
-
-/* ---- names ------------------------------------------------------------------------ */
-
-/* The server has given a file of pg_wal another name, or one more that is to replace the old one. */
-void
-pgx_mirror_renamed(const char *from_path, const char *to_path)
-{
-	char		from_there[PGX_MIRROR_PATH];
-	char		to_there[PGX_MIRROR_PATH];
-	const char *from = name_in_wal(from_path);
-	const char *to = name_in_wal(to_path);
-	enum wal_file from_kind;
-	enum wal_file to_kind;
-	int			error = errno;
-	int			rc = 0;
-
-	if (!is_on() || from == NULL || to == NULL)
-		return;
-	from_kind = wal_file_kind(from);
-	to_kind = wal_file_kind(to);
-	mirror_path(from, from_there, sizeof(from_there));
-	mirror_path(to, to_there, sizeof(to_there));
-
-	/* What comes from the archive need not be mirrored. */
-	if (from_kind == WAL_TEMP && to_kind != WAL_OTHER)
-		rc = copy_whole(to);
-	else if (from_kind == WAL_SEGMENT && to_kind != WAL_OTHER)
-	{
-		rc = pgx_libc.rename(from_there, to_there);
-		if (rc != 0 && errno == ENOENT)
-		{
-			/* It was never mirrored.  Nothing else may pass for it. */
-			rc = pgx_libc.unlink(to_there);
-			if (rc != 0 && errno == ENOENT)
-				rc = 0;
-		}
-		if (rc == 0)
-			rc = sync_directory();
-	}
-	if (rc != 0)
-		pgx_mirror_fail("rename", to);
-	errno = error;
-}
-
-void
-pgx_mirror_unlinked(const char *path)
-{
-	char		there[PGX_MIRROR_PATH];
-	const char *name = name_in_wal(path);
-	int			error = errno;
-
-	if (!is_on() || name == NULL ||
-		(wal_file_kind(name) != WAL_SEGMENT && wal_file_kind(name) != WAL_PARTIAL))
-		return;
-	mirror_path(name, there, sizeof(there));
-	if (pgx_libc.unlink(there) != 0 && errno != ENOENT)
-		pgx_mirror_fail("unlink", name);
-	errno = error;
-}
-
-/* ---- catching up, for the module ------------------------------------------------------ */
-
-static bool
-same_file(const char *path, const struct stat *st)
-{
-	struct stat now;
-
-	return stat(path, &now) == 0 && now.st_dev == st->st_dev && now.st_ino == st->st_ino;
-}
-
-/* Put a copy of an open file of pg_wal into the mirror under a name for the time being, then under its own. */
-static int
-replace_file(int from, const char *name)
-{
-	char		temp_name[32];
-	char		temp[PGX_MIRROR_PATH];
-	char		there[PGX_MIRROR_PATH];
-	int			error;
-	int			rc;
-	int			to;
-
-	(void) snprintf(temp_name, sizeof(temp_name), PGX_MIRROR_COPYING "%d", (int) getpid());
-	mirror_path(temp_name, temp, sizeof(temp));
-	mirror_path(name, there, sizeof(there));
-	to = pgx_libc.open(temp, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (to < 0)
-		return -1;
-	rc = copy_content(from, to) == 0 && pgx_libc.fsync(to) == 0 &&
-		pgx_libc.rename(temp, there) == 0 && sync_directory() == 0 ? 0 : -1;
-	error = errno;
-	(void) pgx_libc.close(to);
-	if (rc != 0)
-		(void) pgx_libc.unlink(temp);
-	errno = error;
-	return rc;
-}
-
-/*
- * Make the mirror of a file that the server does not write any more the same as pg_wal's.  1: it was
- * copied; 0: it is the same, or pg_wal has no such file any more; -1 with errno set.
- */
-int
-pgx_mirror_refresh(const char *name)
-{
-	char		here[64];
-	char		there[PGX_MIRROR_PATH];
-	struct stat st;
-	bool		same;
-	int			from;
-	int			to;
-	int			rc = 0;
-	int			error;
-
-	(void) snprintf(here, sizeof(here), "pg_wal/%s", name);
-	mirror_path(name, there, sizeof(there));
-	from = pgx_libc.open(here, O_RDONLY | O_CLOEXEC);
-	if (from < 0)
-		return errno == ENOENT ? 0 : -1;
-	if (fstat(from, &st) != 0)
-		rc = -1;
-	to = pgx_libc.open(there, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	same = to >= 0 && same_content(from, to);
-	if (to >= 0)
-		(void) pgx_libc.close(to);
-	if (rc == 0 && !same)
-		rc = replace_file(from, name) == 0 ? 1 : -1;
-	error = errno;
-	(void) pgx_libc.close(from);
-
-	/* Recycled meanwhile: what was copied may be of the segment that the file is now. */
-	if (rc == 1 && !same_file(here, &st))
-	{
-		(void) pgx_libc.unlink(there);
-		rc = 0;
-	}
-	errno = error;
-	return rc;
-}
-
-/* The same for the segment that is being written, by whoever keeps all others from writing it. */
-int
-pgx_mirror_begin(const char *name)
-{
-	struct pgx_io_mirror *mirror = &pgx_shared->mirror;
-	unsigned	generation = atomic_load(&mirror->generation);
-	char		here[64];
-
-	if (mirror->current_generation == generation)
-		return 0;
-	(void) snprintf(here, sizeof(here), "pg_wal/%s", name);
-	if (access(here, F_OK) != 0)
-		return errno == ENOENT ? 0 : -1;	/* its first write will do it */
-	if (copy_whole(name) != 0)
-		return -1;
-	(void) snprintf(mirror->current, sizeof(mirror->current), "%s", name);
-	mirror->current_generation = generation;
-	return 1;
 }

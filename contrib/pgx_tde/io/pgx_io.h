@@ -119,7 +119,8 @@ enum pgx_mirror_mode
 	PGX_MIRROR_OFF = 0,			/* no directory is configured */
 	PGX_MIRROR_ON,
 	PGX_MIRROR_PAUSED,			/* by SQL */
-	PGX_MIRROR_FAILED			/* by an error */
+	PGX_MIRROR_FAILED,			/* by an error */
+	PGX_MIRROR_RESTARTING		/* by an error that all processes restart for */
 };
 
 /* The second copy of WAL.  What has no atomic type is guarded as the writing of WAL is, or written once. */
@@ -129,6 +130,8 @@ struct pgx_io_mirror
 	atomic_uint mode;			/* enum pgx_mirror_mode */
 	atomic_uint generation;		/* from 1; a new one whenever the mirror may have missed something */
 	atomic_uint caught_up;		/* the generation in which all older segments have been compared */
+	atomic_uint asked;			/* how often a segment may have become older without being mirrored */
+	atomic_uint answered;		/* up to which of these they have been compared again */
 
 	/* The segment whose mirror is whole up to what was written last, and in which generation; 0: none. */
 	char		current[25];
@@ -147,7 +150,6 @@ struct pgx_io_mirror
 struct pgx_io_shared
 {
 	struct pgx_io_mirror mirror;
-
 
 	/* WAL.  The page last written is guarded by the server's own WALWriteLock. */
 	atomic_uint wal_on;			/* new pages are encrypted */
@@ -184,7 +186,13 @@ struct pgx_io_server
 	 */
 	void		(*wal_key_missing) (void);
 
-	/* Mirroring of WAL has failed and has stopped; called once each time, where WAL is written too. */
+	/* No commit may be acknowledged without the mirror: a failure makes its mode PGX_MIRROR_RESTARTING. */
+	bool		(*mirror_is_vital) (void);
+
+	/*
+	 * Mirroring of WAL has failed and has stopped.  Called once each time, where WAL is written too; and, with
+	 * NULL, by every process that goes on meanwhile though all are to restart: it does not return then.
+	 */
 	void		(*mirror_failed) (const char *operation, const char *name, int error);
 };
 
@@ -228,7 +236,7 @@ struct pgx_io_api
 	 */
 	void		(*count_in) (struct pgx_io_counts *counts);
 
-	/* Catching up of the mirror of WAL; see io_mirror.c.  1: copied, 0: nothing to do, -1 with errno set. */
+	/* Catching up of the mirror of WAL; see io_mirror_copy.c.  1: copied, 0: nothing to do, -1 with errno set. */
 	int			(*mirror_refresh) (const char *name);	/* a file that is not written any more */
 	int			(*mirror_begin) (const char *name);	/* the segment being written; nobody may write it now */
 	void		(*mirror_fail) (const char *operation, const char *name);	/* errno says why */

@@ -50,12 +50,23 @@ mirror(void)
 	return &pgx_io->shared->mirror;
 }
 
+bool
+pgx_mirror_is_vital(void)
+{
+	return pgx_on_mirror_failure == PGX_MIRROR_RESTART;
+}
+
 /* Runs wherever WAL is written, also in critical sections. */
 void
 pgx_mirror_failed(const char *operation, const char *name, int error)
 {
-	bool		restart = pgx_on_mirror_failure == PGX_MIRROR_RESTART;
+	bool		restart = atomic_load(&mirror()->mode) == PGX_MIRROR_RESTARTING;
 
+	if (operation == NULL)
+		ereport(PANIC,
+				(errcode(ERRCODE_IO_ERROR),
+				 errmsg("a failure has occurred while multiplexing transaction log files"),
+				 errdetail("Another server process has reported it, and all server processes have to restart.")));
 	errno = error;
 	ereport(restart ? PANIC : WARNING,
 			(errcode_for_file_access(),
@@ -144,11 +155,10 @@ refresh_current(void)
 	return rc >= 0;
 }
 
-/* Make the mirror whole.  False: not now, or mirroring has stopped. */
+/* Compare and copy once.  False: not now, or mirroring has stopped. */
 static bool
-catch_up(void)
+compare_all(void)
 {
-	unsigned	generation = atomic_load(&mirror()->generation);
 	TimeLineID	timeline;
 	XLogRecPtr	end;
 	XLogSegNo	end_segment;
@@ -171,14 +181,35 @@ catch_up(void)
 		return false;
 	if (oldest != PG_UINT64_MAX)
 		remove_older(oldest);
-	atomic_store(&mirror()->caught_up, generation);
 	return true;
 }
 
 static bool
 is_caught_up(void)
 {
-	return atomic_load(&mirror()->caught_up) == atomic_load(&mirror()->generation);
+	return atomic_load(&mirror()->caught_up) == atomic_load(&mirror()->generation) &&
+		atomic_load(&mirror()->answered) == atomic_load(&mirror()->asked);
+}
+
+/*
+ * Make the mirror whole.  False: not now, or mirroring has stopped.  Which segment is being written may change
+ * meanwhile; the layer asks for another look where that matters, once in a generation.
+ */
+static bool
+catch_up(void)
+{
+	unsigned	generation = atomic_load(&mirror()->generation);
+	unsigned	asked;
+
+	do
+	{
+		asked = atomic_load(&mirror()->asked);
+		if (!compare_all())
+			return false;
+		atomic_store(&mirror()->answered, asked);
+	} while (atomic_load(&mirror()->asked) != asked);
+	atomic_store(&mirror()->caught_up, generation);
+	return true;
 }
 
 void
@@ -258,14 +289,18 @@ pgx_resume_wal_multiplexing(PG_FUNCTION_ARGS)
 {
 	check_allowed();
 	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);	/* one at a time */
-	if (atomic_load(&mirror()->mode) == PGX_MIRROR_ON)
+	if (atomic_load(&mirror()->mode) == PGX_MIRROR_ON || atomic_load(&mirror()->mode) == PGX_MIRROR_RESTARTING)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("WAL multiplexing is not paused")));
 	pgx_mirror_recheck();
+
+	/* Who is writing may have begun without the mirror; what it has written is to be seen by catch_up(). */
+	LWLockAcquire(WALWriteLock, LW_EXCLUSIVE);
 	atomic_fetch_add(&mirror()->generation, 1);
 	atomic_store(&mirror()->changed_at, (long long) time(NULL));
 	atomic_store(&mirror()->mode, PGX_MIRROR_ON);
+	LWLockRelease(WALWriteLock);
 	LWLockRelease(pgx_lock());
 	ereport(LOG, (errmsg("multiplexing of transaction log files has been resumed")));
 	(void) catch_up();

@@ -271,7 +271,8 @@ pgx_mirror_restarted(void)
 	struct pgx_io_mirror *mirror = &pgx_io->shared->mirror;
 
 	atomic_fetch_add(&mirror->generation, 1);
-	if (atomic_load(&mirror->mode) != PGX_MIRROR_FAILED || pgx_on_mirror_failure != PGX_MIRROR_RESTART)
+	if (atomic_load(&mirror->mode) != PGX_MIRROR_RESTARTING &&
+		(atomic_load(&mirror->mode) != PGX_MIRROR_FAILED || pgx_on_mirror_failure != PGX_MIRROR_RESTART))
 		return;
 	check_directory();
 	check_owner();

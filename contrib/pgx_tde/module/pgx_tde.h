@@ -144,6 +144,7 @@ extern const char *pgx_overlaps_with(const char *destination);
 /* mirror_setup.c, mirror.c: the second copy of WAL */
 extern void pgx_define_mirror(void);
 extern void pgx_setup_mirror(void);
+extern bool pgx_mirror_is_vital(void);
 extern void pgx_mirror_failed(const char *operation, const char *name, int error);
 extern void pgx_mirror_restarted(void);
 

@@ -91,6 +91,7 @@ pgx_start_io_layer(void)
 	server.insert_end = insert_end;
 	server.replay_end = replay_end;
 	server.wal_key_missing = wal_key_missing;
+	server.mirror_is_vital = pgx_mirror_is_vital;
 	server.mirror_failed = pgx_mirror_failed;
 	pgx_io->start(&server);
 }
