@@ -4,6 +4,9 @@
  *
  * A postmaster's working directory is its data directory, whose postmaster.pid has its process id.  Its
  * arguments are still in /proc, so its configuration can be asked as it was at its start.
+ *
+ * To ask is to run the process's program once more, so only processes of our own user are asked: anybody else's
+ * could have made itself look like a server.  It would not be a server that works on files that are ours.
  */
 #include <config.h>
 
@@ -24,15 +27,21 @@
 
 #define MAX_CMDLINE		(64 * 1024)
 
-/* The first line of postmaster.pid in the process's working directory is its own number. */
+/* It is ours, and the first line of postmaster.pid in its working directory is its own number. */
 static bool
 is_postmaster(const char *pid)
 {
-	char	   *path = pgx_printf("/proc/%s/cwd/postmaster.pid", pid);
+	char	   *path = pgx_printf("/proc/%s", pid);
 	char		line[32];
-	FILE	   *f = fopen(path, "re");
-	bool		yes;
+	struct stat st;
+	FILE	   *f;
+	bool		yes = stat(path, &st) == 0 && st.st_uid == geteuid();
 
+	free(path);
+	if (!yes)
+		return false;
+	path = pgx_printf("/proc/%s/cwd/postmaster.pid", pid);
+	f = fopen(path, "re");
 	free(path);
 	if (f == NULL)
 		return false;
