@@ -96,7 +96,7 @@ extern void pgx_define_waiting(void);
 extern bool pgx_wait_for_open(void);
 
 /*
- * keyfiles.c: keystore and key table as files, and as keys in shared memory.
+ * keyfiles.c and keytable_file.c: keystore and key table as files, and as keys in shared memory.
  * Whoever uses these brackets them with pgx_enter() and pgx_leave(), which wipes handles and releases the lock.
  */
 extern MemoryContext pgx_enter(void);
