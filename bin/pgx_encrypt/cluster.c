@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "encrypt.h"
@@ -26,6 +27,7 @@
 
 #define BLOCK_SIZE			"8192"
 #define SEGMENT_BLOCKS		"131072"
+#define CONTROL_TRIES		5
 
 /* What pg_controldata says behind a label; NULL if it does not.  The caller frees it. */
 static char *
@@ -116,6 +118,34 @@ parse_control(struct cluster *cluster, const char *text)
 	return true;
 }
 
+/* A damaged file, and one of another version, fail its checksum; pg_controldata goes on all the same. */
+static bool
+checksum_failed(const struct pgx_run *run)
+{
+	return strstr(run->out, "WARNING") != NULL || strstr(run->err, "warning") != NULL;
+}
+
+/* While a server is writing the file, --check may read a part of the new one: look again. */
+static bool
+run_controldata(struct pgx_run *run, const char *const *argv)
+{
+	struct timespec pause = {0, 10000000};
+
+	for (int try = 1;; try++)
+	{
+		memset(run, 0, sizeof(*run));
+		run->argv = argv;
+		run->capture_out = true;
+		run->capture_err = true;
+		if (!pgx_run_wait(run))
+			return false;
+		if (run->exit_code != 0 || !checksum_failed(run) || try == CONTROL_TRIES)
+			return true;
+		pgx_run_clear(run);
+		(void) nanosleep(&pause, NULL);
+	}
+}
+
 static bool
 read_control(struct cluster *cluster)
 {
@@ -124,14 +154,9 @@ read_control(struct cluster *cluster)
 	struct pgx_run run;
 	bool		ok = false;
 
-	memset(&run, 0, sizeof(run));
-	run.argv = argv;
-	run.capture_out = true;
-	run.capture_err = true;
-	if (!pgx_run_wait(&run))
+	if (!run_controldata(&run, argv))
 		goto out;
-	/* A damaged file, and one of another version, fail its checksum; the program goes on all the same. */
-	if (run.exit_code != 0 || strstr(run.out, "WARNING") != NULL || strstr(run.err, "warning") != NULL)
+	if (run.exit_code != 0 || checksum_failed(&run))
 	{
 		pgx_log_error("could not read the control file of data directory \"%s\"", cluster->pgdata);
 		pgx_log_detail("\"%s\" said: %s", program,
