@@ -10,6 +10,7 @@
 #ifndef TDE_CIPHER_H
 #define TDE_CIPHER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,6 +44,10 @@ extern int	tde_xts_encrypt(tde_xts *xts, const uint8_t tweak[16], const uint8_t 
 							uint8_t *out, size_t len);
 extern int	tde_xts_decrypt(tde_xts *xts, const uint8_t tweak[16], const uint8_t *in,
 							uint8_t *out, size_t len);
+
+/* Is libcrypto passed by for whole blocks?  And, for tests and benchmarks: do not. */
+extern bool tde_xts_is_fast(const tde_xts *xts);
+extern void tde_xts_set_slow(tde_xts *xts);
 
 /* AES-CTR (SP 800-38A), 128-bit big-endian counter; skip is 0 to 15 bytes into the first block. */
 typedef struct tde_ctr tde_ctr;

@@ -95,6 +95,16 @@ run_decrypt_sum(struct job *job, uint32_t block)
 }
 
 static void
+run_zero(struct job *job, uint32_t block)
+{
+	struct tde_page_id id = {16384, 16385, 0, block};
+	static const uint8_t zeros[TDE_PAGE_SIZE];
+
+	if (tde_page_encrypt(job->xts, &id, true, zeros, job->to + (size_t) block * TDE_PAGE_SIZE) != TDE_PAGE_ZERO)
+		die("could not see that a page is zero");
+}
+
+static void
 run_wal(struct job *job, uint32_t block)
 {
 	struct tde_wal_header header = {
@@ -177,6 +187,16 @@ main(void)
 		measure(name, &job, run_decrypt_sum);
 		snprintf(name, sizeof(name), "%s WAL page", algs[i].name);
 		measure(name, &job, run_wal);
+		if (tde_xts_is_fast(job.xts))
+		{
+			tde_xts_set_slow(job.xts);
+			snprintf(name, sizeof(name), "%s page encrypt, libcrypto", algs[i].name);
+			measure(name, &job, run_encrypt);
+			snprintf(name, sizeof(name), "%s page decrypt, libcrypto", algs[i].name);
+			measure(name, &job, run_decrypt);
+		}
+		if (i == 0)
+			measure("page of zeros", &job, run_zero);
 		tde_xts_free(&job.xts);
 		tde_ctr_free(&job.ctr);
 	}

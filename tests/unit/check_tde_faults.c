@@ -316,7 +316,8 @@ START_TEST(contexts_fail_clean)
 		xts = tde_xts_new(TDE_AES256, key);
 	}
 	calls_left = -1;
-	ck_assert_int_eq(faults - 1, 7);
+	/* Two more where the faster implementation is compared with libcrypto. */
+	ck_assert_int_eq(faults - 1, tde_xts_is_fast(xts) ? 9 : 7);
 	tde_xts_free(&xts);
 	faults = 0;
 	while (ctr == NULL)
@@ -348,6 +349,7 @@ START_TEST(transforms_fail)
 	count_up(key, sizeof(key), 0);
 	fill(page, sizeof(page), 1);
 	xts = tde_xts_new(TDE_AES256, key);
+	tde_xts_set_slow(xts);
 	ctr = tde_ctr_new(TDE_AES256, key);
 
 	/* Check is linked with the same wrappers: look at a result after the last fault has passed. */
