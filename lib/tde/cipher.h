@@ -45,7 +45,10 @@ extern int	tde_xts_encrypt(tde_xts *xts, const uint8_t tweak[16], const uint8_t 
 extern int	tde_xts_decrypt(tde_xts *xts, const uint8_t tweak[16], const uint8_t *in,
 							uint8_t *out, size_t len);
 
-/* Is libcrypto passed by for whole blocks?  And, for tests and benchmarks: do not. */
+/*
+ * Is libcrypto passed by for whole blocks?  Then each byte of the input is read once.  And, for tests and
+ * benchmarks: do not.
+ */
 extern bool tde_xts_is_fast(const tde_xts *xts);
 extern void tde_xts_set_slow(tde_xts *xts);
 

@@ -69,22 +69,38 @@ tde_page_is_zero(const uint8_t *page)
 	return any == 0 && memcmp(page, page + ZERO_CHUNK, TDE_PAGE_SIZE - ZERO_CHUNK) == 0;
 }
 
+/* Can the page be one of zeros? */
+static bool
+starts_with_zeros(const uint8_t *page)
+{
+	static const uint8_t zeros[TDE_PAGE_CLEAR];
+
+	return memcmp(page, zeros, TDE_PAGE_CLEAR) == 0;
+}
+
 enum tde_page_result
 tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums,
 				 const uint8_t *in, uint8_t *out)
 {
 	uint8_t		tweak[16];
+	const uint8_t *from = in;
 
 	/*
-	 * Another process may set hint bits in the caller's buffer at any time.  That is harmless in a
-	 * copy made once, but a page read twice could get a checksum that does not fit its bytes.
+	 * Another process may set hint bits in the caller's buffer at any time.  That is harmless where each byte is
+	 * read once, but a page read twice could get a checksum that does not fit its bytes.  Our own
+	 * XTS reads once; libcrypto promises nothing.
 	 */
-	memcpy(out, in, TDE_PAGE_SIZE);
-	if (tde_page_is_zero(out))
-		return TDE_PAGE_ZERO;
+	memcpy(out, in, TDE_PAGE_CLEAR);
+	if (starts_with_zeros(out) || !tde_xts_is_fast(xts))
+	{
+		memcpy(out + TDE_PAGE_CLEAR, in + TDE_PAGE_CLEAR, TDE_PAGE_SIZE - TDE_PAGE_CLEAR);
+		if (tde_page_is_zero(out))
+			return TDE_PAGE_ZERO;
+		from = out;
+	}
 
 	make_tweak(id, tweak);
-	if (tde_xts_encrypt(xts, tweak, out + TDE_PAGE_CLEAR, out + TDE_PAGE_CLEAR,
+	if (tde_xts_encrypt(xts, tweak, from + TDE_PAGE_CLEAR, out + TDE_PAGE_CLEAR,
 						TDE_PAGE_SIZE - TDE_PAGE_CLEAR) != 0)
 		return TDE_PAGE_FAILED;
 	if (checksums)

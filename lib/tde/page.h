@@ -39,8 +39,8 @@ enum tde_page_result
 };
 
 /*
- * Turn the server's page into the page for the disk.  in is read once (others may set hint bits in
- * it meanwhile): it is copied to out first and all work is done there.  in and
+ * Turn the server's page into the page for the disk.  Each byte of in is read once (others may
+ * set hint bits in it meanwhile); where XTS could read it twice, it is copied to out first.  in and
  * out do not overlap; both TDE_PAGE_SIZE bytes.  checksums: the cluster has data checksums.
  */
 extern enum tde_page_result tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id,

@@ -30,7 +30,7 @@ extern bool xts_vaes_supported(void);
 /* Expand the two keys, each of half bytes (16 or 32).  Only where it is supported. */
 extern void xts_vaes_init(struct xts_vaes *xts, const uint8_t *key, size_t half);
 
-/* len is a multiple of 16 and not 0; in == out is fine, other overlaps are not. */
+/* len is a multiple of 16 and not 0; each byte of in is read once; in == out is fine, other overlaps are not. */
 extern void xts_vaes_crypt(const struct xts_vaes *xts, bool encrypt, const uint8_t tweak[16],
 						   const uint8_t *in, uint8_t *out, size_t len);
 
