@@ -14,6 +14,7 @@
  *			keystore/keystore.ks		copy of the keystore as it was after the copying (ciphertext)
  *			wal/						segments from begin to end, where data/pg_wal does not have them
  *			backup_label, tablespace_map	with method "copy_command": to be put into the restored data directory
+ *			keytable					with method "copy_command": the key table that the command copied, so that WAL can be read
  *			copy_info					with method "copy_command": the copy command's own file
  *		YYYY-MM-DD_hh-mm-ss.incomplete/	one that is being made or removed, or that died on the way
  *		archived_wal/					what pgx_walcopy archives
@@ -46,6 +47,7 @@
 #define PGX_BACKUP_CONF			"conf"
 #define PGX_BACKUP_KEYSTORE		"keystore"
 #define PGX_BACKUP_WAL			"wal"
+#define PGX_BACKUP_KEYTABLE		"keytable"
 #define PGX_BACKUP_PACK			"data.pgxpack"
 #define PGX_BACKUP_PACK_ID_LEN	16
 #define PGX_BACKUP_MARKER		"INCOMPLETE"	/* in a directory whose content may go */

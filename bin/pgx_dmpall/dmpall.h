@@ -120,6 +120,7 @@ struct key_range
 };
 extern bool note_keytable(const char *data, struct key_range *range);
 extern void note_master_key(uint32_t id, struct key_range *range);
+extern bool keep_keytable(struct run *run, const char *pgdata);
 extern bool take_keystore(struct run *run, const struct key_range *range);
 
 /* archive.c */

@@ -18,6 +18,7 @@
 #include "keytable.h"
 #include "log.h"
 #include "mem.h"
+#include "walprogram.h"
 
 #define KEYTABLE		"pgx_tde/keys"
 
@@ -65,6 +66,23 @@ out:
 	tde_keytable_free(&kt);
 	free(bytes);
 	free(path);
+	return ok;
+}
+
+/*
+ * Where the data is not in the backup, its key table is all the same: with that, and the keystore, WAL can be looked into
+ * before anything is restored.
+ */
+bool
+keep_keytable(struct run *run, const char *pgdata)
+{
+	char	   *from = pgx_join(pgdata, PGX_KEYTABLE);
+	char	   *to = pgx_join(run->dir, PGX_BACKUP_KEYTABLE);
+	struct stat st;
+	bool		ok = (lstat(from, &st) != 0 && errno == ENOENT) || pgx_copy_file(from, to);
+
+	free(to);
+	free(from);
 	return ok;
 }
 

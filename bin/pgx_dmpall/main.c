@@ -427,7 +427,7 @@ copy_everything(struct run *run, const struct pgx_backup *previous)
 	/* The key table before, in and after the copy: rotations in between are in its WAL. */
 	ok = note_keytable(live, &keys);
 	if (ok && run->opts->copy_command != NULL)
-		ok = take_by_copy_command(run, previous);
+		ok = keep_keytable(run, live) && take_by_copy_command(run, previous);
 	else if (ok && run->opts->compress)
 	{
 		ok = take_packed_backup(run);

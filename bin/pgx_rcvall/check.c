@@ -144,9 +144,12 @@ read_wal(const struct recovery *r)
 	char		text[PGX_LSN_STRLEN + 1];
 	int			rc;
 
-	/* A packed backup, and what a copy command took, keep the key from us. */
-	if (r->backup->info.packed || took_by_command(r->backup, "pg_data"))
+	/* A copy command's backup that was made without the key table keeps the key from us. */
+	if (took_by_command(r->backup, "pg_data") && r->ks != NULL && !has_keytable(r))
+	{
+		pgx_log_warning("the backup has no key table, so WAL cannot be looked into");
 		return PGX_EXIT_OK;
+	}
 	if (r->ks != NULL && !keystore_is_open(r->ks))
 		return PGX_EXIT_KEY;	/* said already */
 	rc = wal_read(r, &r->chain, options, ignore_line, NULL, &stopped);

@@ -183,6 +183,26 @@ choose_keystore(struct recovery *r)
 	return ok;
 }
 
+/* The key table's file, where the backup is not packed.  The caller frees it. */
+static char *
+keytable_path(const struct recovery *r)
+{
+	return pgx_backup_path(r->backup, took_by_command(r->backup, "pg_data") ? PGX_BACKUP_KEYTABLE :
+						   PGX_BACKUP_DATA "/" PGX_KEYTABLE);
+}
+
+/* Has the backup what it takes to look into WAL? */
+bool
+has_keytable(const struct recovery *r)
+{
+	char	   *path = keytable_path(r);
+	struct stat st;
+	bool		has = r->backup->info.packed || stat(path, &st) == 0;
+
+	free(path);
+	return has;
+}
+
 /* The backup's key table, opened with the open keystore; *ret_kt stays NULL if there is none.  An exit code. */
 int
 open_keytable(const struct recovery *r, tde_keytable **ret_kt)
@@ -193,7 +213,7 @@ open_keytable(const struct recovery *r, tde_keytable **ret_kt)
 
 	if (r->backup->info.packed)
 		return pgx_packed_keytable(r->backup, r->ks, ret_kt);
-	path = pgx_backup_path(r->backup, PGX_BACKUP_DATA "/" PGX_KEYTABLE);
+	path = keytable_path(r);
 	if (stat(path, &st) == 0)
 		rc = pgx_keytable_open(r->ks, path, ret_kt);
 	free(path);

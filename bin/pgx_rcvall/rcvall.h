@@ -167,6 +167,7 @@ extern bool took_by_command(const struct pgx_backup *backup, const char *resourc
 extern char *configured(const struct recovery *r, const char *guc);
 extern bool choose_keystore(struct recovery *r);
 extern int	open_keystore(struct recovery *r);
+extern bool has_keytable(const struct recovery *r);
 extern int	open_keytable(const struct recovery *r, tde_keytable **ret_kt);
 extern bool place_keystore(const struct recovery *r);
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -116,6 +117,15 @@ check(struct recovery *r)
 
 /* ---- telling ------------------------------------------------------------------------- */
 
+/* The most memory that this process had, without the server's. */
+static json_int_t
+peak_kilobytes(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_SELF, &usage) == 0 ? (json_int_t) usage.ru_maxrss : 0;
+}
+
 static void
 print_json(const struct recovery *r)
 {
@@ -133,10 +143,10 @@ print_json(const struct recovery *r)
 					 "keystore", r->keystore_path, "keystore_from_backup", r->use_keystore_copy && r->ks != NULL,
 					 "wal_end", end);
 	if (root != NULL && !r->opts->dry_run)
-		(void) json_object_update_new(root, json_pack("{s:s?, s:s?, s:I, s:f, s:f}", "last_lsn", r->last_lsn,
+		(void) json_object_update_new(root, json_pack("{s:s?, s:s?, s:I, s:f, s:f, s:I}", "last_lsn", r->last_lsn,
 													  "last_time", r->last_time, "timeline", (json_int_t) r->timeline,
 													  "files_seconds", r->files_seconds, "replay_seconds",
-													  r->replay_seconds));
+													  r->replay_seconds, "peak_kilobytes", peak_kilobytes()));
 	text = root != NULL ? json_dumps(root, JSON_INDENT(2)) : NULL;
 	printf("%s\n", text != NULL ? text : "null");
 	free(text);
