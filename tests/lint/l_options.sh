@@ -74,6 +74,16 @@ if [ -x "$builddir/pgx_dmpall" ]; then	# not without libjansson
 		"$(man_options "$srcdir/man/pgx_rcvall.1")"
 fi
 
+# The module's settings, and what the extension makes for users: pgx_*_state and pg_stat_get_* are what views are made of.
+compare "settings of the module" \
+	"$(cat "$srcdir"/contrib/pgx_tde/module/*.c | grep -o '"pgx_tde\.[a-z_]*[a-z]"' | tr -d '"' | grep -v '\.h$' | sort -u)" \
+	"$(sed -n '/^\.Ss Settings/,/^\.Ss Tablespaces/s/^\.It Va //p' "$srcdir/man/pgx_tde.7" | sort -u)"
+compare "functions and views of the extension" \
+	"$(sed -n 's/^CREATE FUNCTION pg_catalog\.\([a-z_]*\)(.*/\1/p; s/^CREATE VIEW \([a-z_]*\) .*/\1/p' \
+		"$srcdir"/contrib/pgx_tde/module/pgx_tde--1.0.sql |
+		grep -v -e '_state$' -e '^pg_stat_get_' -e '^pgx_tablespace_algorithm$' | sort -u)" \
+	"$(sed -n '/^\.Ss Functions/,/^\.Sh/s/^\.It [FV][nt] \([a-z_]*\).*/\1/p' "$srcdir/man/pgx_tde.7" | sort -u)"
+
 # The exit codes are promised in the page and in the help.
 test_number=$((test_number + 1))
 if "$builddir/pgx_keystore" --help | grep -q 'Exit status: 0 done, 1 failed, 2 passphrase wrong'; then
@@ -98,10 +108,10 @@ for program in pgx_keystore pgx_encrypt pgx_walcopy pgx_dmpall pgx_rcvall; do
 done
 
 for page in pgx_keystore.1 pgx_encrypt.1 pgx-initdb.1 pgx-pg_ctl.1 pgx_servers.conf.5 pgx_dmpall.1 pgx_rcvall.1 \
-	pgx_walcopy.1 pgx_backup.5; do
+	pgx_walcopy.1 pgx_backup.5 pgx_tde.7; do
 	for section in NAME 'EXIT STATUS' ENVIRONMENT FILES EXAMPLES 'SEE ALSO' CAVEATS; do
 		case $page,$section in
-			*.5,E[XN][IV]*) continue ;;	# no program, no exit status
+			*.[57],E[XN][IV]*) continue ;;	# no program, no exit status
 		esac
 		test_number=$((test_number + 1))
 		if grep -q "^\.Sh $section\$" "$srcdir/man/$page"; then
