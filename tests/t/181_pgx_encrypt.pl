@@ -282,6 +282,32 @@ like($out, qr/^everything is encrypted\n\z/m, 'and last line');
 	ok(!$report->{conversion_interrupted}, 'no conversion');
 	is_deeply([ map { @{ $_->{mixed_or_damaged} } } @{ $report->{tablespaces} } ], [], 'no file is named');
 }
+
+# A page whose first bytes are torn for a moment, over and over, as a server's write might leave them to a reader.
+{
+	my ($torn) = grep { m{/base/\d+/\d+$} && -s $_ > 8192 } relation_files($data);
+	my $good = substr slurp_raw($torn), 16, 16;
+	my $tear = q{my ($path, $good, $n) = (shift, pack('H*', shift), 0); open my $fh, '+<:raw', $path or die;
+		while (1) { sysseek $fh, 16, 0; syswrite $fh, $n++ % 2 ? $good : "\x00" x 16; $| = 1; print "torn\n" if $n == 1; select undef, undef, undef, 0.004 }};
+	my ($said, $status, $text) = ('');
+	my $tearing = IPC::Run::start([ $^X, '-e', $tear, $torn, unpack('H*', $good) ], '>', \$said);
+	$tearing->pump until $said =~ /torn/;
+	foreach my $round (1 .. 8)
+	{
+		($status, $text) = pgx_encrypt($data, ['--check']);
+		is($status, 0, "--check while a page is torn now and then, $round") or diag($text);
+	}
+	$tearing->kill_kill(grace => 1);
+	open my $fh, '+<:raw', $torn or die;
+	sysseek $fh, 16, 0;
+	syswrite $fh, "\x00" x 16;
+	($status, $text) = pgx_encrypt($data, ['--check']);
+	is($status, 1, 'control: while it stays torn');
+	like($text, qr/ has 1 pages that are damaged/, 'that is told');
+	sysseek $fh, 16, 0;
+	syswrite $fh, $good;
+	close $fh;
+}
 checksums($node, 0, 'encrypted');
 like(start_fails($node, '-o', '-c shared_preload_libraries='), qr/could not locate a valid checkpoint record/,
 	'no start without the module');
