@@ -853,7 +853,7 @@ main(void)
 	SRunner    *runner;
 	int			failed;
 
-	tcase_set_timeout(tcase, 60);
+	tcase_set_timeout(tcase, 300);	/* some hundred processes each */
 	tcase_add_checked_fixture(tcase, start_all, remove_all);
 	tcase_add_loop_test(tcase, each_call_fails, 0, SCENES);
 	tcase_add_loop_test(tcase, segment_is_written_at_once, 0, 3);
