@@ -51,7 +51,7 @@ connect_with_password(const char *conninfo)
 	pgx_connect_params(conninfo, keywords, values);
 	while (keywords[n] != NULL)
 		n++;
-	if (password.len < sizeof(password.bytes))
+	if (password.len < PGX_PASSPHRASE_BUF)
 	{
 		password.bytes[password.len] = '\0';
 		keywords[n] = "password";

@@ -76,6 +76,27 @@ wait_for_input(int fd, const sigset_t *wait_mask)
 }
 
 /*
+ * Pages of their own, since a passphrase is there for as long as the command works: they are kept out of core
+ * dumps, which the stack is not.
+ */
+static bool
+make_room(struct pgx_passphrase *pass)
+{
+	void	   *p = mmap(NULL, PGX_PASSPHRASE_BUF, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	pass->len = 0;
+	pass->bytes = p != MAP_FAILED ? p : NULL;
+	if (pass->bytes == NULL)
+	{
+		pgx_log_error("out of memory");
+		return false;
+	}
+	(void) madvise(p, PGX_PASSPHRASE_BUF, MADV_DONTDUMP);
+	pgx_secret_lock(p, PGX_PASSPHRASE_BUF);
+	return true;
+}
+
+/*
  * Read one line, byte by byte so that what follows it stays for the next reader
  * of the descriptor.  The rest of an overlong line is read and dropped.
  */
@@ -101,12 +122,12 @@ read_line(int fd, const sigset_t *wait_mask, struct pgx_passphrase *pass)
 		if (n == 0 || c == '\n')
 			break;
 		any = true;
-		if (len < sizeof(pass->bytes))
+		if (len < PGX_PASSPHRASE_BUF)
 			pass->bytes[len++] = c;
 	}
 	c = '\0';
 	/* A file from another system may end its lines with CR LF. */
-	if (len > 0 && len < sizeof(pass->bytes) && pass->bytes[len - 1] == '\r')
+	if (len > 0 && len < PGX_PASSPHRASE_BUF && pass->bytes[len - 1] == '\r')
 		len--;
 	pass->len = len;
 	return LINE_OK;
@@ -227,8 +248,8 @@ from_terminal(const char *prompt, const char *again, struct pgx_passphrase *pass
 	enum line_result result;
 	bool		ok = false;
 
-	memset(&second, 0, sizeof(second));
-	pgx_secret_lock(&second, sizeof(second));
+	if (!make_room(&second))
+		return false;
 	result = ask(prompt, pass);
 	if (result == LINE_OK && again != NULL)
 		result = ask(again, &second);
@@ -290,7 +311,7 @@ from_file(const char *file, struct pgx_passphrase *pass)
 		len++;
 	if (len > 0 && buf[len - 1] == '\r')
 		len--;
-	pass->len = len < sizeof(pass->bytes) ? len : sizeof(pass->bytes);
+	pass->len = len < PGX_PASSPHRASE_BUF ? len : PGX_PASSPHRASE_BUF;
 	memcpy(pass->bytes, buf, pass->len);
 	keystore_wipe(buf, size);
 	free(buf);
@@ -303,8 +324,8 @@ pgx_passphrase_read(const char *file, const char *prompt, const char *again,
 {
 	bool		ok;
 
-	memset(ret_passphrase, 0, sizeof(*ret_passphrase));
-	pgx_secret_lock(ret_passphrase, sizeof(*ret_passphrase));
+	if (!make_room(ret_passphrase))
+		return false;
 	if (file != NULL)
 		ok = from_file(file, ret_passphrase);
 	else if (pgx_prompt_interactive())
@@ -328,8 +349,8 @@ pgx_passphrase_read_more(const char *prompt, struct pgx_passphrase *ret_passphra
 {
 	enum line_result result;
 
-	memset(ret_passphrase, 0, sizeof(*ret_passphrase));
-	pgx_secret_lock(ret_passphrase, sizeof(*ret_passphrase));
+	if (!make_room(ret_passphrase))
+		return false;
 	if (pgx_prompt_interactive())
 		result = ask(prompt, ret_passphrase);
 	else
@@ -356,5 +377,11 @@ pgx_secret_lock(void *p, size_t len)
 void
 pgx_passphrase_wipe(struct pgx_passphrase *passphrase)
 {
-	keystore_wipe(passphrase, sizeof(*passphrase));
+	if (passphrase->bytes != NULL)
+	{
+		keystore_wipe(passphrase->bytes, PGX_PASSPHRASE_BUF);
+		(void) munmap(passphrase->bytes, PGX_PASSPHRASE_BUF);
+	}
+	passphrase->bytes = NULL;
+	passphrase->len = 0;
 }

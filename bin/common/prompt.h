@@ -21,7 +21,7 @@
 struct pgx_passphrase
 {
 	size_t		len;			/* may exceed KEYSTORE_PASSPHRASE_MAX; the library refuses it */
-	char		bytes[PGX_PASSPHRASE_BUF];
+	char	   *bytes;			/* PGX_PASSPHRASE_BUF of them, locked and kept out of core dumps */
 };
 
 /* True if a person is there to be asked, and so to be asked again. */

@@ -306,18 +306,17 @@ action_rekey(const struct options *opts, int n_args, char **args)
 {
 	struct target target;
 	struct rekey r = {.target = &target,.force = opts->force};
-	size_t		size = KEYSTORE_MAX_SLOTS * sizeof(*r.passphrases);
 	keystore   *ks = new_handle();
 	int			rc;
 
-	r.passphrases = pgx_alloc(size);
-	pgx_secret_lock(r.passphrases, size);
+	r.passphrases = pgx_alloc(KEYSTORE_MAX_SLOTS * sizeof(*r.passphrases));
 	rc = target_begin(&target, opts, n_args, args, true);
 	if (rc == PGX_EXIT_OK)
 		rc = rekey(&r, opts, ks);
 	if (rc == PGX_EXIT_OK)
 		rc = reseal(&target, ks);
-	keystore_wipe(r.passphrases, size);
+	for (size_t i = 0; i < KEYSTORE_MAX_SLOTS; i++)
+		pgx_passphrase_wipe(&r.passphrases[i]);
 	free(r.passphrases);
 	keystore_free(&ks);
 	target_end(&target);
