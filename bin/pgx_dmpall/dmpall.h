@@ -80,6 +80,10 @@ struct run
 	struct pgx_backup_info info;
 };
 
+/* options.c: -1: go on, else the exit code; then, does what was given make sense? */
+extern int	parse_options(int argc, char **argv, struct options *opts);
+extern bool check_options(struct options *opts);
+
 /* source.c */
 extern bool source_connect(const struct options *opts, struct source *source);
 extern bool source_read_tablespaces(struct source *source);
