@@ -387,7 +387,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=6)
-    parser.add_argument("--scale", type=int, default=50)
+    parser.add_argument("--scale", type=int, default=30)
     parser.add_argument("--only", help="workloads whose title contains one of these, separated by commas")
     parser.add_argument("servers", nargs="+", metavar="NAME=DIRECTORY")
     opt = parser.parse_args()
@@ -401,7 +401,7 @@ def main():
     for number, argument in enumerate(opt.servers):
         name, directory = argument.split("=", 1)
         server = Server(name, directory, opt.out, 54400 + number)
-        # A scale of 50 is 750 MB: eight times the buffers.
+        # A scale of 30 is 450 MB: eight times the buffers.
         server.configure(opt.scale * 15 // 8, opt.out)
         server.start()
         servers.append(server)

@@ -22,7 +22,7 @@ usage()
 Usage: tests/bench/engine.sh [OPTION]...
   --rounds N       rounds (default 3), after one that is not counted
   --seconds N      length of each run of pgbench (default 6)
-  --scale N        pgbench's scale factor of the large database (default 50, 750 MB; the buffers are an eighth)
+  --scale N        pgbench's scale factor of the large database (default 30, 450 MB; the buffers are an eighth)
   --only TEXT,...  only workloads whose title contains one of these
   --with LIST      what to compare with plain (default pgx_tde,gocryptfs,fscrypt)
   --major N        major version of PostgreSQL; where this release of Debian has another, it is run in the root
@@ -32,7 +32,7 @@ Usage: tests/bench/engine.sh [OPTION]...
 EOF_USAGE
 }
 
-with="" out=$top/tests/bench/results scale=50 major=$setup_major disk_dir=""
+with="" out=$top/tests/bench/results scale=30 major=$setup_major disk_dir=""
 options=()
 while [ $# -gt 0 ]; do
 	case $1 in
