@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# backup.sh [-s SCALE] [-n ROUNDS] [-j JOBS]
+# backup.sh [-s SCALE] [-n ROUNDS] [-j JOBS] [-c CPU]
 #		Backup and restore by pgx_dmpall and pgx_rcvall, beside pgBackRest with its own encryption, in
 #		alternating rounds; prints a table of medians.  See README.md beside this file.
 
@@ -18,16 +18,18 @@ Usage: tests/bench/backup.sh [OPTION]...
   -s SCALE      pgbench's scale factor (default 100, about 1.5 GB per server)
   -n ROUNDS     runs of each (default 5)
   -j JOBS       processes or threads of each (default 1)
+  -c CPU        everything, servers too, on this one processor
 USAGE
 }
 
-scale=100 rounds=5 jobs=1 work=""
+scale=100 rounds=5 jobs=1 cpu="" work=""
 arguments=("$@")
 while [ $# -gt 0 ]; do
 	case $1 in
 		-s) shift; scale=$1 ;;
 		-n) shift; rounds=$1 ;;
 		-j) shift; jobs=$1 ;;
+		-c) shift; cpu=$1 ;;
 		--work) shift; work=$1 ;;	# from ourselves, see below
 		-\?|--help) usage; exit 0 ;;
 		*) usage >&2; die "unrecognized argument \"$1\"" ;;
@@ -51,6 +53,9 @@ setup_env
 mkdir -m 700 "$work/socket"
 export PGHOST=$work/socket PGUSER=postgres
 cd "$work"
+# What one process does may be in threads, ours, or in a process and its helper, pgBackRest's; on one processor it is
+# all the same.
+[ -z "$cpu" ] || taskset -p -c "$cpu" $$ >>server.log
 trap 'for s in tde plain; do "$setup_bindir/pg_ctl" -D $s -m immediate stop >/dev/null 2>&1 || true; done' EXIT
 trap 'exit 1' INT TERM
 
@@ -142,20 +147,36 @@ grep -o -w -E 'aes|vaes|avx2|avx512f' /proc/cpuinfo | sort -u | tr '\n' ' '
 sed -n 's/^MemTotal: */memory: /p' /proc/meminfo
 say "kernel: $(uname -r); file system: $(df --output=fstype "$work" | tail -n 1); $(postgres --version); $(pgbackrest version)"
 say "load before: $(cut -d' ' -f1-3 /proc/loadavg); data: $(psql -XAtq -p 5432 -d bench -c \
-	"SELECT pg_size_pretty(sum(pg_database_size(oid))) FROM pg_database"); processes or threads: $jobs"
+	"SELECT pg_size_pretty(sum(pg_database_size(oid))) FROM pg_database"); processes or threads: $jobs${cpu:+; all on processor $cpu}"
 
 # ---- what is measured ------------------------------------------------------------------------------------
 
-# Run a command under GNU time: a line "NAME WHAT SECONDS PEAK_KB" in results.
+# Run a command under GNU time: a line "NAME WHAT SECONDS PEAK_KB" in results; its output is in measured.out.
 measured()
 {
 	local name=$1 what=$2
 	shift 2
-	/usr/bin/time -o time.out -f '%e %M' "$@" >>server.log 2>>server.log || {
+	/usr/bin/time -o time.out -f '%e %M' "$@" >measured.out 2>>server.log || {
 		tail -n 5 server.log
 		die "$what by $name failed; see $work/server.log"
 	}
 	printf '%s %s %s\n' "$name" "$what" "$(cat time.out)" >>results
+}
+
+# A member of the JSON that pgx_rcvall wrote.
+told()
+{
+	sed -n "s/^ *\"$1\": \([0-9.]*\),*\$/\1/p" measured.out | awk '{ printf "%.2f", $1 }'
+}
+
+# A second figure from two that are there: "NAME WHAT" is the sum of the last of two others.
+sum_of_last()
+{
+	local name=$1 what=$2
+	awk -v n="$name" -v a="$3" -v b="$4" '$1 == n && $2 == a { x = $3 } $1 == n && $2 == b { y = $3 }
+		END { print x + y }' results | sed "s/^/$name $what /; s/\$/ 0/" >>results.sum
+	cat results.sum >>results
+	rm results.sum
 }
 
 bytes_below()
@@ -174,15 +195,20 @@ empty_directory()
 	find "$1" -mindepth 1 -delete
 }
 
-# pgBackRest's restore ends with files; so that both end alike, the server then recovers, and is stopped again.
-pgbackrest_restore()
+# pgBackRest's restore ends with files; so that both end alike, the server then recovers as ours does, to the end of
+# the archive, and is stopped again.
+recover_plain()
 {
-	pgbackrest_do --repo="$1" --target-action=promote --type=immediate restore
-	"$setup_bindir/pg_ctl" -D "$work/plain" -l "$work/plain.log" -w start
-	until [ "$(psql -XAtq -p 5433 -d postgres -c 'SELECT pg_is_in_recovery()')" = f ]; do sleep 0.05; done
+	local status=""
+	# As ours: nobody can connect before the end, and "ready" means that.
+	"$setup_bindir/pg_ctl" -D "$work/plain" -l "$work/plain.log" -W -o '-c hot_standby=off' start
+	until [ "$status" = ready ]; do
+		sleep 0.01
+		status=$(sed -n '8s/ *$//p' "$work/plain/postmaster.pid" 2>/dev/null || true)
+	done
 	"$setup_bindir/pg_ctl" -D "$work/plain" -w stop
 }
-export -f pgbackrest_restore pgbackrest_do
+export -f recover_plain
 export work setup_bindir
 
 run_pgx()
@@ -197,7 +223,8 @@ run_pgx()
 	stop_server tde
 	empty_directory tde
 	empty_directory encrypted
-	measured "$name" restore pgx_rcvall -D "$work/tde" -B "$work/area" "${restore_options[@]}"
+	measured "$name" restore pgx_rcvall -D "$work/tde" -B "$work/area" --json "${restore_options[@]}"
+	printf '%s files %s 0\n%s own 0 %s\n' "$name" "$(told files_seconds)" "$name" "$(told peak_kilobytes)" >>results
 	start_server tde
 }
 
@@ -210,11 +237,15 @@ run_pgbackrest()
 	printf '%s size %s 0\n' "$name" "$(bytes_below "$work/repo/$(basename "$(sed -n "s,^repo$repo-path=,,p" pgbackrest.conf)")/backup")" >>results
 	stop_server plain
 	empty_directory plain
-	measured "$name" restore bash -c "pgbackrest_restore $repo"
+	# The default type: to the end of WAL, and then it begins a new timeline, as ours.
+	measured "$name" files pgbackrest --config="$work/pgbackrest.conf" --stanza=bench --repo="$repo" restore
+	measured "$name" recovery bash -c recover_plain
+	sum_of_last "$name" restore files recovery
 	start_server plain
 }
 
 restore_options=()
+[ "$jobs" -eq 1 ] || restore_options=(--jobs "$jobs")
 names=(pgx-plain pgx-zstd pgx-zstd-verified pgbackrest-cbc pgbackrest-cbc-zst)
 run_one()
 {
@@ -243,16 +274,24 @@ say "load after: $(cut -d' ' -f1-3 /proc/loadavg)"
 median()
 {
 	awk -v n="$1" -v w="$2" -v c="$3" '$1 == n && $2 == w { print $c }' results | sort -n |
-		awk '{ v[NR] = $1 } END { if (NR) print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; else print "-" }'
+		awk '{ v[NR] = $1 } END { if (NR) printf "%.2f", NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; else print "-" }'
 }
 
-printf '\n| | backup, s | restore, s | size, MiB | peak memory, MiB |\n|---|---|---|---|---|\n'
+# The peak of the command itself; of pgx_rcvall what it says of itself, since its server is its child.
+peak()
+{
+	awk -v n="$1" -v w="$2" '$1 == n && $2 == w && $4 > m { m = $4 } END { if (m) printf "%.0f", m / 1024; else print "-" }' results
+}
+
+printf '\n| | backup, s | restore, files, s | and recovery, s | size, MiB | memory of backup, MiB | of restore, MiB |\n'
+printf '|---|---|---|---|---|---|---|\n'
 for name in "${names[@]}"; do
-	peak=$(awk -v n="$name" '$1 == n && $4 > m { m = $4 } END { print m / 1024 }' results)
-	printf '| %s | %s | %s | %.1f | %.0f |\n' "$name" "$(median "$name" backup 3)" "$(median "$name" restore 3)" \
-		"$(median "$name" size 3 | awk '{ print $1 / 1048576 }')" "$peak"
+	case $name in pgx*) own=own ;; *) own=files ;; esac
+	printf '| %s | %s | %s | %s | %.1f | %s | %s |\n' "$name" "$(median "$name" backup 3)" \
+		"$(median "$name" files 3)" "$(median "$name" restore 3)" \
+		"$(median "$name" size 3 | awk '{ print $1 / 1048576 }')" "$(peak "$name" backup)" "$(peak "$name" "$own")"
 done
 say "
 All runs, in seconds, are in this order:"
-awk '$2 != "size" { k = $1 " " $2; v[k] = v[k] " " $3; if (!(k in seen)) { seen[k] = 1; o[++n] = k } }
+awk '$2 != "size" && $2 != "own" { k = $1 " " $2; v[k] = v[k] " " $3; if (!(k in seen)) { seen[k] = 1; o[++n] = k } }
 	END { for (i = 1; i <= n; i++) print o[i] ":" v[o[i]] }' results
