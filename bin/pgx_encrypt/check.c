@@ -43,6 +43,8 @@ count_page(struct tally *pages, enum page_look look)
 		case PAGE_ENCRYPTED:
 			pages->encrypted++;
 			break;
+		case PAGE_EITHER:
+			break;				/* the caller knows, at the end of the file */
 		case PAGE_DAMAGED:
 			pages->damaged++;
 			break;
@@ -124,6 +126,7 @@ check_file(const struct data_file *file, tde_xts *xts, int *again, struct checke
 {
 	struct tally pages = {0};
 	enum page_look look;
+	uint64_t	either = 0;
 	int			fd = open(file->path, O_RDONLY | O_CLOEXEC);
 	bool		ok;
 
@@ -134,6 +137,7 @@ check_file(const struct data_file *file, tde_xts *xts, int *again, struct checke
 		if (!look_at(file, xts, fd, number, again, &look))
 			break;
 		count_page(&pages, look);
+		either += look == PAGE_EITHER;
 		progress_add(TDE_PAGE_SIZE);
 	}
 	ok = fd >= 0 && errno == 0;
@@ -143,6 +147,10 @@ check_file(const struct data_file *file, tde_xts *xts, int *again, struct checke
 		(void) close(fd);
 	if (!ok || stop_requested())
 		return false;
+	if (pages.plain > 0 && pages.encrypted == 0)
+		pages.plain += either;
+	else
+		pages.encrypted += either;
 	count_file(part, &pages, file->path);
 	return true;
 }

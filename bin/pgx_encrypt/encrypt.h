@@ -185,6 +185,7 @@ enum page_look
 	PAGE_EMPTY,					/* zeros */
 	PAGE_PLAIN,
 	PAGE_ENCRYPTED,
+	PAGE_EITHER,				/* by chance it looks like both; the rest of its file tells */
 	PAGE_DAMAGED				/* no page of PostgreSQL, neither as it is nor decrypted */
 };
 

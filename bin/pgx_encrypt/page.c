@@ -55,9 +55,9 @@ page_look(tde_xts *xts, const struct tde_page_id *id, const uint8_t *page)
 	if (xts != NULL)
 	{
 		memcpy(copy, page, sizeof(copy));
-		/* Once in four million pages ciphertext has such a header too; the one that decrypts to it counts. */
+		/* Once in four million pages, which is once in 32 GB, the other has such a header too. */
 		if (tde_page_decrypt(xts, id, false, copy) == TDE_PAGE_OK && has_page_header(copy))
-			return PAGE_ENCRYPTED;
+			return has_page_header(page) ? PAGE_EITHER : PAGE_ENCRYPTED;
 	}
 	return has_page_header(page) ? PAGE_PLAIN : PAGE_DAMAGED;
 }
@@ -93,6 +93,7 @@ convert_page(const struct conversion *conversion, const struct data_file *file, 
 		memset(out, 0, TDE_PAGE_SIZE);
 		return true;
 	}
+	/* PAGE_EITHER is what the journal says; a file that was converted before has other pages that tell. */
 	if (look == (conversion->decrypt ? PAGE_PLAIN : PAGE_ENCRYPTED))
 		return refuse(conversion, file, id->block);
 	if (look == PAGE_DAMAGED)
