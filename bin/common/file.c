@@ -52,6 +52,28 @@ pgx_fd_read_all(int fd, const char *what, size_t max, uint8_t **ret_buf, size_t 
 	return true;
 }
 
+bool
+pgx_write_out(const void *bytes, size_t len)
+{
+	const char *next = bytes;
+
+	while (len > 0)
+	{
+		ssize_t		n = write(STDOUT_FILENO, next, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+		{
+			pgx_log_error("could not write to standard output: %m");
+			return false;
+		}
+		next += n;
+		len -= (size_t) n;
+	}
+	return true;
+}
+
 /* Checks are made on the open descriptor, so that the file cannot be changed for another in between. */
 static bool
 file_acceptable(int fd, const char *path, unsigned bad_mode, const char *hint_mode)

@@ -1,6 +1,6 @@
 /*
  * file.h
- *		Reading small files, and checks on where a keystore may lie.
+ *		Reading small files, writing out secrets, and checks on where a keystore may lie.
  */
 #ifndef PGX_FILE_H
 #define PGX_FILE_H
@@ -20,6 +20,12 @@ extern bool pgx_file_read(const char *path, size_t max, unsigned bad_mode, const
 
 /* Read until the end of a descriptor, at most max bytes; what names it in messages. */
 extern bool pgx_fd_read_all(int fd, const char *what, size_t max, uint8_t **ret_buf, size_t *ret_len);
+
+/*
+ * Write all of it to standard output, straight from where it lies: functions that format keep a copy in a buffer
+ * of their own, which nobody wipes.  On false the reason has been said.
+ */
+extern bool pgx_write_out(const void *bytes, size_t len);
 
 /*
  * Is this directory, existing or not, inside a data directory or a tablespace

@@ -19,6 +19,7 @@
 
 #include "actions.h"
 #include "audit.h"
+#include "file.h"
 #include "log.h"
 #include "options.h"
 #include "prompt.h"
@@ -118,27 +119,6 @@ format_key(const uint8_t *key, size_t len, enum format format, unsigned char out
 	return n;
 }
 
-/* Straight to the descriptor: a buffer of stdio would keep a copy. */
-static bool
-write_out(const unsigned char *bytes, size_t len)
-{
-	while (len > 0)
-	{
-		ssize_t		n = write(STDOUT_FILENO, bytes, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-		{
-			pgx_log_error("could not write to standard output: %m");
-			return false;
-		}
-		bytes += n;
-		len -= (size_t) n;
-	}
-	return true;
-}
-
 static int
 give_out(keystore *ks, const struct options *opts, const struct request *request)
 {
@@ -159,7 +139,7 @@ give_out(keystore *ks, const struct options *opts, const struct request *request
 	else
 	{
 		len = format_key(key, opts->master_key ? KEYSTORE_KEY_LEN : request->length, request->format, text);
-		if (write_out(text, len))
+		if (pgx_write_out(text, len))
 			rc = PGX_EXIT_OK;
 	}
 	keystore_wipe(key, sizeof(key));

@@ -15,6 +15,7 @@
 #endif
 
 #include "audit.h"
+#include "file.h"
 #include "log.h"
 #include "options.h"
 #include "prompt.h"
@@ -378,6 +379,19 @@ action_passwd(const struct options *opts, int n_args, char **args)
 
 /* ---- recovery-key ------------------------------------------------------------------------ */
 
+static bool
+show_recovery_key(const struct slot_change *c, bool alone)
+{
+	static const char after[] = "\n\nWrite it down, and keep it apart from the keystore.  It is not shown again.\n";
+	char		before[64];
+	int			len = snprintf(before, sizeof(before), "Recovery key of slot %u:\n\n    ", c->slot);
+
+	if (alone)
+		return pgx_write_out(c->recovery_key, strlen(c->recovery_key)) && pgx_write_out("\n", 1);
+	return pgx_write_out(before, (size_t) len) && pgx_write_out(c->recovery_key, strlen(c->recovery_key)) &&
+		pgx_write_out(after, sizeof(after) - 1);
+}
+
 static int
 add_recovery_key(struct target *target, const struct options *opts, keystore *ks)
 {
@@ -401,15 +415,9 @@ add_recovery_key(struct target *target, const struct options *opts, keystore *ks
 	{
 		/* Only now: a key that was shown is in the keystore. */
 		pgx_audit_note("slot", "%u", c.slot);
-		if (opts->to_stdout)
-			rc = dprintf(STDOUT_FILENO, "%s\n", c.recovery_key) > 0 ? PGX_EXIT_OK : PGX_EXIT_FAILURE;
-		else
-			rc = dprintf(STDOUT_FILENO, "Recovery key of slot %u:\n\n    %s\n\nWrite it down, and keep it apart "
-						   "from the keystore.  It is not shown again.\n", c.slot, c.recovery_key) > 0 ?
-				PGX_EXIT_OK : PGX_EXIT_FAILURE;
-		if (rc != PGX_EXIT_OK)
+		if (!show_recovery_key(&c, opts->to_stdout))
 		{
-			pgx_log_error("could not write to standard output: %m");
+			rc = PGX_EXIT_FAILURE;
 			pgx_log_hint("Remove slot %u, whose recovery key nobody knows.", c.slot);
 		}
 	}
