@@ -50,6 +50,18 @@ sub start
 	return { pty => $pty, fd => fileno($pty->slave), pid => $pid, seen => '' };
 }
 
+# Read what comes within a time; false at the end.
+sub read_on
+{
+	my ($t, $seconds) = @_;
+	my $r = '';
+	vec($r, fileno($t->{pty}), 1) = 1;
+	return 1 unless select($r, undef, undef, $seconds);
+	my $n = sysread $t->{pty}, my $text, 4096;
+	$t->{seen} .= $text if $n;
+	return $n;
+}
+
 # Read until the text matches; false after a while.
 sub expect
 {
@@ -57,12 +69,7 @@ sub expect
 	my $end = time + $PostgreSQL::Test::Utils::timeout_default;
 	while ($t->{seen} !~ $like && time < $end)
 	{
-		my $r = '';
-		vec($r, fileno($t->{pty}), 1) = 1;
-		next unless select($r, undef, undef, 1);
-		my $n = sysread $t->{pty}, my $text, 4096;
-		last unless $n;
-		$t->{seen} .= $text;
+		last unless read_on($t, 1);
 	}
 	note $t->{seen};
 	return $t->{seen} =~ $like;
@@ -212,14 +219,12 @@ $t = start(@info);
 prompted($t, qr/Enter the passphrase: $/, 'stop');
 kill 'TSTP', $t->{pid};
 my $stopped = 0;
-for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
+my $asked_again = qr/Enter the passphrase: \r\nEnter the passphrase: $/;
+my $give_up = time + $PostgreSQL::Test::Utils::timeout_default;
+until ($stopped || $t->{seen} =~ $asked_again || time > $give_up)
 {
-	if (waitpid($t->{pid}, POSIX::WNOHANG | POSIX::WUNTRACED) == $t->{pid})
-	{
-		$stopped = ${^CHILD_ERROR_NATIVE};
-		last;
-	}
-	select undef, undef, undef, 0.1;
+	read_on($t, 0.1);
+	$stopped = ${^CHILD_ERROR_NATIVE} if waitpid($t->{pid}, POSIX::WNOHANG | POSIX::WUNTRACED) == $t->{pid};
 }
 # The program is the leader of a session whose group is orphaned, where POSIX lets SIGTSTP do nothing;
 # then it has asked again at once.
@@ -229,7 +234,7 @@ if ($stopped)
 	forget($t);
 	kill 'CONT', $t->{pid};
 }
-ok(expect($t, $stopped ? qr/Enter the passphrase: $/ : qr/Enter the passphrase: \r\nEnter the passphrase: $/),
+ok(expect($t, $stopped ? qr/Enter the passphrase: $/ : $asked_again),
 	'it asks again');
 send_text($t, "second passphrase\n");
 ($rc, $said) = finish($t);

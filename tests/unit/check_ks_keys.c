@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
 #include "ks_common.h"
 
 static uint32_t
@@ -639,6 +642,82 @@ START_TEST(test_generation_end)
 }
 END_TEST
 
+/* RFC 5869 by its letter, two blocks of SHA-256 long; salt is the keystore's UUID. */
+static void
+expect_derived(keystore *ks, uint32_t id, const char *purpose, uint8_t ret_key[KEYSTORE_DERIVED_MAX])
+{
+	const char *label = "pgx key for other programs 1:";
+	uint8_t		master[KEYSTORE_KEY_LEN];
+	uint8_t		uuid[KEYSTORE_UUID_LEN];
+	uint8_t		prk[32];
+	uint8_t		block[32];
+	uint8_t		input[512];
+	size_t		done = 0;
+
+	assert_ok(ks, keystore_get_master_key(ks, id, master));
+	keystore_get_uuid(ks, uuid);
+	ck_assert_ptr_nonnull(HMAC(EVP_sha256(), uuid, sizeof(uuid), master, sizeof(master), prk, NULL));
+	for (uint8_t n = 1; done < KEYSTORE_DERIVED_MAX; n++)
+	{
+		size_t		len = 0;
+		size_t		part = KEYSTORE_DERIVED_MAX - done < sizeof(block) ? KEYSTORE_DERIVED_MAX - done : sizeof(block);
+
+		if (n > 1)
+		{
+			memcpy(input, block, sizeof(block));
+			len = sizeof(block);
+		}
+		memcpy(input + len, label, strlen(label));
+		len += strlen(label);
+		memcpy(input + len, purpose, strlen(purpose));
+		len += strlen(purpose);
+		input[len++] = n;
+		ck_assert_ptr_nonnull(HMAC(EVP_sha256(), prk, sizeof(prk), input, len, block, NULL));
+		memcpy(ret_key + done, block, part);
+		done += part;
+	}
+}
+
+START_TEST(test_derive)
+{
+	keystore   *ks = ks_make();
+	uint32_t	second = add(ks, "test");
+	uint8_t		want[KEYSTORE_DERIVED_MAX];
+	uint8_t		got[KEYSTORE_DERIVED_MAX];
+	uint8_t		other[KEYSTORE_DERIVED_MAX];
+	char		purpose[KEYSTORE_PURPOSE_MAX + 2];
+
+	expect_derived(ks, 1, "dump", want);
+	assert_ok(ks, keystore_derive_key(ks, 1, "dump", got, sizeof(got)));
+	ck_assert_mem_eq(got, want, sizeof(got));
+
+	/* Another purpose or master key: another key.  A shorter one is the beginning. */
+	assert_ok(ks, keystore_derive_key(ks, 1, "dumps", other, sizeof(other)));
+	ck_assert_mem_ne(other, want, sizeof(other));
+	assert_ok(ks, keystore_derive_key(ks, second, "dump", other, sizeof(other)));
+	ck_assert_mem_ne(other, want, sizeof(other));
+	assert_ok(ks, keystore_derive_key(ks, 1, "dump", other, KEYSTORE_DERIVED_MIN));
+	ck_assert_mem_eq(other, want, KEYSTORE_DERIVED_MIN);
+
+	memset(purpose, 'p', sizeof(purpose) - 1);
+	purpose[KEYSTORE_PURPOSE_MAX + 1] = '\0';
+	assert_fails(ks, keystore_derive_key(ks, 1, purpose, got, sizeof(got)), KEYSTORE_EINVAL,
+				 "the purpose of a key must have 1 to 128 bytes");
+	assert_fails(ks, keystore_derive_key(ks, 1, "", got, sizeof(got)), KEYSTORE_EINVAL,
+				 "the purpose of a key must have 1 to 128 bytes");
+	purpose[KEYSTORE_PURPOSE_MAX] = '\0';
+	expect_derived(ks, 1, purpose, want);
+	assert_ok(ks, keystore_derive_key(ks, 1, purpose, got, sizeof(got)));
+	ck_assert_mem_eq(got, want, sizeof(got));
+	assert_status(ks, keystore_derive_key(ks, 1, "dump", got, KEYSTORE_DERIVED_MIN - 1), KEYSTORE_EINVAL);
+	assert_status(ks, keystore_derive_key(ks, 1, "dump", got, KEYSTORE_DERIVED_MAX + 1), KEYSTORE_EINVAL);
+	assert_status(ks, keystore_derive_key(ks, 99, "dump", got, sizeof(got)), KEYSTORE_ENOKEY);
+	keystore_close(ks);
+	assert_status(ks, keystore_derive_key(ks, 1, "dump", got, sizeof(got)), KEYSTORE_EINVAL);
+	keystore_free(&ks);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -668,6 +747,9 @@ main(void)
 	tcase_add_test(tc, test_ring_diverged);
 	tcase_add_test(tc, test_ring_damage);
 	tcase_add_test(tc, test_ring_is_no_body);
+	suite_add_tcase(suite, tc);
+	tc = ks_tcase("derived");
+	tcase_add_test(tc, test_derive);
 	suite_add_tcase(suite, tc);
 	return ks_run(suite);
 }
