@@ -134,6 +134,7 @@ sub run_tap
 			next unless $result->is_test;
 			(my $text = $result->description) =~ s/^- //;
 			$text =~ s/\Q$work\E/.../g;
+			$text =~ s{\bpid \d+}{pid N}g;
 			$text =~ s{\b[0-9A-F]{1,8}/[0-9A-F]{1,8}\b}{LSN}g;
 			$results->{ sprintf('%s %03d %s', $name, $result->number, $text) } =
 			    $result->has_skip ? 'skipped'
