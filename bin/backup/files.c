@@ -209,24 +209,10 @@ pgx_remove_tree(const char *path)
 static bool
 write_all(int fd, const char *path, const void *buf, size_t len)
 {
-	size_t		done = 0;
-
-	while (done < len)
-	{
-		ssize_t		n = write(fd, (const char *) buf + done, len - done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n == 0)
-			errno = ENOSPC;
-		if (n <= 0)
-		{
-			pgx_log_error("could not write file \"%s\": %m", path);
-			return false;
-		}
-		done += (size_t) n;
-	}
-	return true;
+	if (pgx_write_all(fd, buf, len))
+		return true;
+	pgx_log_error("could not write file \"%s\": %m", path);
+	return false;
 }
 
 /* Sync and close a file that was written; false after a message. */

@@ -45,23 +45,12 @@ struct pack_out
 static bool
 write_all(struct pack_out *out, const uint8_t *buf, size_t len)
 {
-	while (len > 0)
+	if (!pgx_write_all(out->fd, buf, len))
 	{
-		ssize_t		n = write(out->fd, buf, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-		{
-			if (n == 0)
-				errno = ENOSPC;
-			pgx_log_error("could not write file \"%s\": %m", out->partial);
-			return false;
-		}
-		buf += n;
-		len -= (size_t) n;
-		out->size += (uint64_t) n;
+		pgx_log_error("could not write file \"%s\": %m", out->partial);
+		return false;
 	}
+	out->size += len;
 
 	/* Keep the disk busy meanwhile; the sync at the end has less to wait for. */
 	if (out->size - out->started >= WRITE_BEHIND)

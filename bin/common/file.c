@@ -53,25 +53,33 @@ pgx_fd_read_all(int fd, const char *what, size_t max, uint8_t **ret_buf, size_t 
 }
 
 bool
-pgx_write_out(const void *bytes, size_t len)
+pgx_write_all(int fd, const void *buf, size_t len)
 {
-	const char *next = bytes;
+	const char *next = buf;
 
 	while (len > 0)
 	{
-		ssize_t		n = write(STDOUT_FILENO, next, len);
+		ssize_t		n = write(fd, next, len);
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
-		{
-			pgx_log_error("could not write to standard output: %m");
+		if (n == 0)
+			errno = ENOSPC;
+		if (n <= 0)
 			return false;
-		}
 		next += n;
 		len -= (size_t) n;
 	}
 	return true;
+}
+
+bool
+pgx_write_out(const void *bytes, size_t len)
+{
+	if (pgx_write_all(STDOUT_FILENO, bytes, len))
+		return true;
+	pgx_log_error("could not write to standard output: %m");
+	return false;
 }
 
 /* Checks are made on the open descriptor, so that the file cannot be changed for another in between. */

@@ -21,6 +21,9 @@ extern bool pgx_file_read(const char *path, size_t max, unsigned bad_mode, const
 /* Read until the end of a descriptor, at most max bytes; what names it in messages. */
 extern bool pgx_fd_read_all(int fd, const char *what, size_t max, uint8_t **ret_buf, size_t *ret_len);
 
+/* Write all of it; says nothing, errno is set: ENOSPC too where write() takes no byte and names no reason. */
+extern bool pgx_write_all(int fd, const void *buf, size_t len);
+
 /*
  * Write all of it to standard output, straight from where it lies: functions that format keep a copy in a buffer
  * of their own, which nobody wipes.  On false the reason has been said.

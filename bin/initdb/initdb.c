@@ -204,7 +204,7 @@ write_settings(const struct cluster *cluster, const char *postgres, const char *
 	int			fd = failed ? -1 : open("postgresql.conf", O_WRONLY | O_APPEND | O_CLOEXEC);
 	bool		ok;
 
-	ok = fd >= 0 && disk_write_all(fd, text, strlen(text)) && (!cluster->sync || fsync(fd) == 0);
+	ok = fd >= 0 && pgx_write_all(fd, text, strlen(text)) && (!cluster->sync || fsync(fd) == 0);
 	if (!ok && !failed)
 		pgx_log_error("could not write file \"%s/postgresql.conf\": %m", cluster->pgdata);
 	if (fd >= 0)

@@ -4,7 +4,6 @@
  */
 #include <config.h>
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include "file.h"
 #include "log.h"
 #include "mem.h"
+#include "option_table.h"
 #include "options.h"
 
 enum
@@ -27,16 +27,7 @@ enum
 	N_OPTS
 };
 
-/* What getopt_long() returns for a long option: above every character. */
-#define OPT_BASE	256
-
-static const struct option_def
-{
-	const char *name;
-	char		letter;			/* 0: no short form */
-	const char *arg;			/* NULL: takes none */
-	const char *help;
-}			option_defs[N_OPTS] = {
+static const struct pgx_option option_defs[N_OPTS] = {
 	[OPT_PGDATA] = {"pgdata", 'D', "DATADIR", "data directory of the server (default: $PGDATA)"},
 	[OPT_DBNAME] = {"dbname", 'd', "CONNINFO", "how to connect (default: as the running server says)"},
 	[OPT_COPY_COMMAND] = {"copy-command", 'Y', "FILE", "have this command copy the data; whole path"},
@@ -70,16 +61,7 @@ print_help(void)
 	printf("%s backs up a PostgreSQL server, encrypted or not, into the directory that its\n"
 		   "parameter pgx_tde.backup_destination names.\n\n"
 		   "Usage:\n  %s [-D DATADIR] [OPTION]...\n\nOptions:\n", pgx_progname(), pgx_progname());
-	for (int i = 0; i < N_OPTS; i++)
-	{
-		const struct option_def *def = &option_defs[i];
-		char		text[64];
-
-		snprintf(text, sizeof(text), "%c%c%s--%s%s%s", def->letter ? '-' : ' ',
-				 def->letter ? def->letter : ' ', def->letter ? ", " : "  ", def->name,
-				 def->arg != NULL ? "=" : "", def->arg != NULL ? def->arg : "");
-		printf("  %-32s %s\n", text, def->help);
-	}
+	pgx_print_options(option_defs, N_OPTS, 32);
 	printf("\nOnly --compress needs the keystore opened: by auto-open, else by its passphrase.\n"
 		   "Exit status: 0 done, 1 failed, 2 passphrase wrong or key not usable.\n");
 	return pgx_finish_output(PGX_EXIT_OK);
@@ -165,38 +147,20 @@ store_option(struct options *opts, int opt, const char *arg)
 int
 parse_options(int argc, char **argv, struct options *opts)
 {
-	struct option long_options[N_OPTS + 1];
-	int			c;
+	int			opt;
 
-	memset(long_options, 0, sizeof(long_options));
-	for (int i = 0; i < N_OPTS; i++)
+	while ((opt = pgx_next_option(argc, argv, option_defs, N_OPTS)) != PGX_OPTIONS_END)
 	{
-		long_options[i].name = option_defs[i].name;
-		long_options[i].has_arg = option_defs[i].arg != NULL ? required_argument : no_argument;
-		long_options[i].val = OPT_BASE + i;
-	}
-	if (argc > 1 && strcmp(argv[1], "-?") == 0)
-		return print_help();
-	while ((c = getopt_long(argc, argv, "D:d:Y:P:c:l:Z:j:vV", long_options, NULL)) != -1)
-	{
-		for (int i = 0; i < N_OPTS && c < OPT_BASE; i++)
-		{
-			if (option_defs[i].letter == c && c != '?')
-				c = OPT_BASE + i;	/* '?' is for what is unknown, too */
-		}
-		if (c < OPT_BASE)
-		{
-			pgx_log_advice();	/* getopt_long() has said what is wrong */
+		if (opt == PGX_OPTIONS_WRONG)
 			return PGX_EXIT_FAILURE;
-		}
-		if (c - OPT_BASE == OPT_HELP)
+		if (opt == OPT_HELP)
 			return print_help();
-		if (c - OPT_BASE == OPT_VERSION)
+		if (opt == OPT_VERSION)
 		{
 			printf("%s (pgx-tde) %s\n", pgx_progname(), PACKAGE_VERSION);
 			return pgx_finish_output(PGX_EXIT_OK);
 		}
-		if (!store_option(opts, c - OPT_BASE, optarg))
+		if (!store_option(opts, opt, optarg))
 			return PGX_EXIT_FAILURE;
 	}
 	if (optind < argc)
@@ -214,16 +178,6 @@ need_option(bool given, const char *option, const char *needed)
 	if (!given)
 		return true;
 	pgx_log_error("option %s is necessary for option %s", needed, option);
-	pgx_log_advice();
-	return false;
-}
-
-static bool
-refuse_together(bool given, const char *option, const char *other)
-{
-	if (!given)
-		return true;
-	pgx_log_error("option %s conflicts with option %s", option, other);
 	pgx_log_advice();
 	return false;
 }
@@ -272,15 +226,15 @@ check_usage(struct options *opts)
 			!need_option(opts->host_secret != NULL, "--host-secret", "--compress"))
 			return false;
 	}
-	else if (!refuse_together(opts->copy_command != NULL, "--compress", "-Y") ||
-			 !refuse_together(opts->config_only, "--compress", "--config-only") ||
-			 !refuse_together(opts->ask_passphrase && opts->passphrase_file != NULL, "--keystore-passphrase",
+	else if (!pgx_refuse_together(opts->copy_command != NULL, "--compress", "-Y") ||
+			 !pgx_refuse_together(opts->config_only, "--compress", "--config-only") ||
+			 !pgx_refuse_together(opts->ask_passphrase && opts->passphrase_file != NULL, "--keystore-passphrase",
 							  "--passphrase-file"))
 		return false;
 	return need_option(opts->copy_list != NULL && opts->copy_command == NULL, "-P", "-Y") &&
 		need_option(opts->exclude_copy_cluster && opts->copy_command == NULL, "--exclude-copy-cluster", "-Y") &&
-		refuse_together(opts->config_only && opts->copy_command != NULL, "--config-only", "-Y") &&
-		refuse_together(opts->from_standby && opts->copy_command != NULL, "--from-standby", "-Y");
+		pgx_refuse_together(opts->config_only && opts->copy_command != NULL, "--config-only", "-Y") &&
+		pgx_refuse_together(opts->from_standby && opts->copy_command != NULL, "--from-standby", "-Y");
 }
 
 /* Who and where: what can be refused before anything is asked of a server. */

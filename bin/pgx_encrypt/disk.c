@@ -17,27 +17,6 @@
 #include "mem.h"
 
 bool
-disk_write_all(int fd, const void *buf, size_t len)
-{
-	const char *from = buf;
-
-	while (len > 0)
-	{
-		ssize_t		n = write(fd, from, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n == 0)
-			errno = ENOSPC;
-		if (n <= 0)
-			return false;
-		from += n;
-		len -= (size_t) n;
-	}
-	return true;
-}
-
-bool
 disk_sync_dir(const struct cluster *cluster, const char *dir)
 {
 	int			fd;
@@ -76,7 +55,7 @@ disk_replace(const struct cluster *cluster, const char *path, const void *buf, s
 		pgx_log_error("could not create file \"%s\": %m", temp);
 		goto out;
 	}
-	if (fchmod(fd, cluster->file_mode) != 0 || !disk_write_all(fd, buf, len))
+	if (fchmod(fd, cluster->file_mode) != 0 || !pgx_write_all(fd, buf, len))
 	{
 		pgx_log_error("could not write file \"%s\": %m", temp);
 		goto out;

@@ -68,7 +68,6 @@ extern void cluster_clear(struct cluster *cluster);
 /* ---- disk.c: files that survive a crash ------------------------------------------------- */
 
 extern bool disk_sync_dir(const struct cluster *cluster, const char *dir);
-extern bool disk_write_all(int fd, const void *buf, size_t len);	/* says nothing; errno is set */
 
 /* Replace a file by the bytes: after a crash there is the old one or the new one. */
 extern bool disk_replace(const struct cluster *cluster, const char *path, const void *buf, size_t len);

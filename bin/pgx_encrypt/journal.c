@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "encrypt.h"
+#include "file.h"
 #include "log.h"
 #include "mem.h"
 
@@ -143,7 +144,7 @@ journal_open(struct journal *journal, const struct cluster *cluster)
 static bool
 append(const struct journal *journal, const struct cluster *cluster, const char *text, size_t len)
 {
-	if (!disk_write_all(journal->fd, text, len))
+	if (!pgx_write_all(journal->fd, text, len))
 	{
 		pgx_log_error("could not write file \"%s\": %m", JOURNAL_FILE);
 		return false;

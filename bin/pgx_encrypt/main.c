@@ -4,7 +4,6 @@
  */
 #include <config.h>
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +17,7 @@
 #include "locate.h"
 #include "log.h"
 #include "mem.h"
+#include "option_table.h"
 #include "options.h"
 #include "server.h"
 
@@ -30,13 +30,7 @@ enum
 	OPT_PASSPHRASE_FILE, OPT_HOST_SECRET, OPT_VERBOSE, OPT_VERSION, OPT_HELP, N_OPTS
 };
 
-static const struct
-{
-	const char *name;
-	char		letter;			/* 0: no short form */
-	const char *arg;			/* NULL: takes none */
-	const char *help;
-}			option_defs[N_OPTS] = {
+static const struct pgx_option option_defs[N_OPTS] = {
 	[OPT_PGDATA] = {"pgdata", 'D', "DATADIR", "data directory of the server, which must be down"},
 	[OPT_ALGORITHM] = {"algorithm", 0, "AES128|AES256", "encrypt with this algorithm (default: AES256)"},
 	[OPT_TABLESPACE] = {"tablespace", 0, "NAME|OID|DIR", "only this tablespace; may be given several times"},
@@ -52,11 +46,6 @@ static const struct
 	[OPT_VERSION] = {"version", 'V', NULL, "show the version, then exit"},
 	[OPT_HELP] = {"help", '?', NULL, "show this help, then exit"},
 };
-
-#define SHORT_OPTIONS	"D:cj:PNvV"
-
-/* What getopt_long() returns for a long option: above every character. */
-#define OPT_BASE	256
 
 struct command_line
 {
@@ -80,16 +69,7 @@ print_help(void)
 		   "Usage:\n"
 		   "  %s [OPTION]... -D DATADIR\n"
 		   "\nOptions:\n", pgx_progname(), pgx_progname());
-	for (int i = 0; i < N_OPTS; i++)
-	{
-		char		text[64];
-
-		snprintf(text, sizeof(text), "%c%c%s--%s%s%s", option_defs[i].letter ? '-' : ' ',
-				 option_defs[i].letter ? option_defs[i].letter : ' ',
-				 option_defs[i].letter ? ", " : "  ", option_defs[i].name,
-				 option_defs[i].arg != NULL ? "=" : "", option_defs[i].arg != NULL ? option_defs[i].arg : "");
-		printf("  %-28s %s\n", text, option_defs[i].help);
-	}
+	pgx_print_options(option_defs, N_OPTS, 28);
 	printf("\nThe passphrase of the keystore is asked for on the terminal; without a terminal it is a\n"
 		   "line of standard input.  An interrupted run is continued by the same command.\n"
 		   "Exit status: 0 done, 1 failed or not everything is encrypted, 2 passphrase wrong or key\n"
@@ -155,44 +135,16 @@ store_option(struct command_line *cl, int opt, const char *arg)
 	return true;
 }
 
-static int
-option_of_letter(int letter)
-{
-	for (int i = 0; i < N_OPTS; i++)
-	{
-		if (option_defs[i].letter == letter)
-			return i;
-	}
-	return -1;
-}
-
+/* Nothing after a question for help or the version counts, as with PostgreSQL's commands. */
 static bool
 parse_options(int argc, char **argv, struct command_line *cl)
 {
-	struct option long_options[N_OPTS + 1];
-	int			c;
+	int			opt;
 
-	memset(long_options, 0, sizeof(long_options));
-	for (int i = 0; i < N_OPTS; i++)
+	while (!cl->help && !cl->version &&
+		   (opt = pgx_next_option(argc, argv, option_defs, N_OPTS)) != PGX_OPTIONS_END)
 	{
-		long_options[i].name = option_defs[i].name;
-		long_options[i].has_arg = option_defs[i].arg != NULL ? required_argument : no_argument;
-		long_options[i].val = OPT_BASE + i;
-	}
-	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, long_options, NULL)) != -1)
-	{
-		if (c == '?')
-		{
-			/* As the user's own option this is a question; else getopt_long() has said what is wrong. */
-			if (optopt == '?' || (optopt == 0 && strcmp(argv[optind - 1], "-?") == 0))
-			{
-				cl->help = true;
-				return true;
-			}
-			pgx_log_advice();
-			return false;
-		}
-		if (!store_option(cl, c >= OPT_BASE ? c - OPT_BASE : option_of_letter(c), optarg))
+		if (opt == PGX_OPTIONS_WRONG || !store_option(cl, opt, optarg))
 			return false;
 	}
 	return true;

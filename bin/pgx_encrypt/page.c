@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "encrypt.h"
+#include "file.h"
 #include "log.h"
 
 #define CHUNK_PAGES		32
@@ -190,7 +191,7 @@ convert_relation(const struct conversion *conversion, const struct data_file *fi
 			if (!convert_page(conversion, file, xts, &id, buf + i, buf + CHUNK + i))
 				goto out;
 		}
-		if (lseek(new_fd, off, SEEK_SET) < 0 || !disk_write_all(new_fd, buf + CHUNK, (size_t) got))
+		if (lseek(new_fd, off, SEEK_SET) < 0 || !pgx_write_all(new_fd, buf + CHUNK, (size_t) got))
 		{
 			pgx_log_error("could not write the new version of file \"%s\": %m", file->path);
 			goto out;

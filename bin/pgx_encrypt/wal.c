@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "encrypt.h"
+#include "file.h"
 #include "log.h"
 #include "mem.h"
 #include "wal.h"
@@ -197,7 +198,7 @@ convert_wal(const struct conversion *conversion, const struct data_file *file, i
 		}
 		if (stop_requested())
 			goto out;
-		if (!disk_write_all(new_fd, page, sizeof(page)))
+		if (!pgx_write_all(new_fd, page, sizeof(page)))
 		{
 			pgx_log_error("could not write the new version of file \"%s\": %m", file->path);
 			goto out;

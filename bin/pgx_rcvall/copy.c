@@ -62,25 +62,6 @@ show_progress(struct copying *c, bool last)
 
 /* ---- one file --------------------------------------------------------------------------- */
 
-static bool
-write_all(int out, const char *buf, size_t len)
-{
-	while (len > 0)
-	{
-		ssize_t		n = write(out, buf, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n == 0)
-			errno = ENOSPC;
-		if (n <= 0)
-			return false;
-		buf += n;
-		len -= (size_t) n;
-	}
-	return true;
-}
-
 /* One piece of a file; how much, 0 at its end, -1 with errno. */
 static ssize_t
 copy_piece(const struct copying *c, int in, int out, struct pgx_checksum *sum, bool *by_kernel)
@@ -101,7 +82,7 @@ copy_piece(const struct copying *c, int in, int out, struct pgx_checksum *sum, b
 		errno = EIO;
 		return -1;
 	}
-	return n > 0 && !write_all(out, c->buf, (size_t) n) ? -1 : n;
+	return n > 0 && !pgx_write_all(out, c->buf, (size_t) n) ? -1 : n;
 }
 
 /* *ret_size: how long it was. */

@@ -6,7 +6,6 @@
  */
 #include <config.h>
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 
 #include "log.h"
 #include "mem.h"
+#include "option_table.h"
 #include "options.h"
 #include "pack.h"
 #include "rcvall.h"
@@ -29,16 +29,7 @@ enum
 	N_OPTS
 };
 
-/* What getopt_long() returns for a long option: above every character. */
-#define OPT_BASE	256
-
-static const struct option_def
-{
-	const char *name;
-	char		letter;			/* 0: no short form */
-	const char *arg;			/* NULL: takes none */
-	const char *help;
-}			option_defs[N_OPTS] = {
+static const struct pgx_option option_defs[N_OPTS] = {
 	[OPT_PGDATA] = {"pgdata", 'D', "DATADIR", "data directory (default: $PGDATA)"},
 	[OPT_AREA] = {"backup-destination", 'B', "DIR", "backup area (default: as configured in DATADIR)"},
 	[OPT_LIST] = {"list", 'l', NULL, "list the backups and do nothing else"},
@@ -87,16 +78,7 @@ print_help(void)
 		   "  %s -l [-B DIR] [-D DATADIR]\n"
 		   "  %s --fetch-wal -B DIR NAME FILE\n\nOptions:\n",
 		   pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname(), pgx_progname());
-	for (int i = 0; i < N_OPTS; i++)
-	{
-		const struct option_def *def = &option_defs[i];
-		char		text[64];
-
-		snprintf(text, sizeof(text), "%c%c%s--%s%s%s", def->letter ? '-' : ' ',
-				 def->letter ? def->letter : ' ', def->letter ? ", " : "  ", def->name,
-				 def->arg != NULL ? "=" : "", def->arg != NULL ? def->arg : "");
-		printf("  %-34s %s\n", text, def->help);
-	}
+	pgx_print_options(option_defs, N_OPTS, 34);
 	printf("\nExit status: 0 done, 1 failed, 2 passphrase wrong or key not usable.\n");
 	return pgx_finish_output(PGX_EXIT_OK);
 }
@@ -247,38 +229,20 @@ store_option(struct rcvall_options *opts, int opt, const char *arg)
 static int
 parse_options(int argc, char **argv, struct rcvall_options *opts)
 {
-	struct option long_options[N_OPTS + 1];
-	int			c;
+	int			opt;
 
-	memset(long_options, 0, sizeof(long_options));
-	for (int i = 0; i < N_OPTS; i++)
+	while ((opt = pgx_next_option(argc, argv, option_defs, N_OPTS)) != PGX_OPTIONS_END)
 	{
-		long_options[i].name = option_defs[i].name;
-		long_options[i].has_arg = option_defs[i].arg != NULL ? required_argument : no_argument;
-		long_options[i].val = OPT_BASE + i;
-	}
-	if (argc > 1 && strcmp(argv[1], "-?") == 0)
-		return print_help();
-	while ((c = getopt_long(argc, argv, "D:B:e:n:Y:j:lvV", long_options, NULL)) != -1)
-	{
-		for (int i = 0; i < N_OPTS && c < OPT_BASE; i++)
-		{
-			if (option_defs[i].letter == c && c != '?')
-				c = OPT_BASE + i;	/* '?' is for what is unknown, too */
-		}
-		if (c < OPT_BASE)
-		{
-			pgx_log_advice();	/* getopt_long() has said what is wrong */
+		if (opt == PGX_OPTIONS_WRONG)
 			return PGX_EXIT_FAILURE;
-		}
-		if (c - OPT_BASE == OPT_HELP)
+		if (opt == OPT_HELP)
 			return print_help();
-		if (c - OPT_BASE == OPT_VERSION)
+		if (opt == OPT_VERSION)
 		{
 			printf("%s (pgx-tde) %s\n", pgx_progname(), PACKAGE_VERSION);
 			return pgx_finish_output(PGX_EXIT_OK);
 		}
-		if (!store_option(opts, c - OPT_BASE, optarg))
+		if (!store_option(opts, opt, optarg))
 			return PGX_EXIT_FAILURE;
 	}
 	if (argc - optind != (opts->fetch_wal ? 2 : 0))
@@ -291,16 +255,6 @@ parse_options(int argc, char **argv, struct rcvall_options *opts)
 		return PGX_EXIT_FAILURE;
 	}
 	return -1;
-}
-
-static bool
-refuse_together(bool given, const char *option, const char *other)
-{
-	if (!given)
-		return true;
-	pgx_log_error("option %s conflicts with option %s", option, other);
-	pgx_log_advice();
-	return false;
 }
 
 /* What chooses what is done: at most one of them, and what does not go with it. */
@@ -326,23 +280,23 @@ check_operation(const struct rcvall_options *opts)
 	{
 		if (!operations[i].given)
 			continue;
-		if (!refuse_together(first != NULL, first, operations[i].name))
+		if (!pgx_refuse_together(first != NULL, first, operations[i].name))
 			return false;
 		first = operations[i].name;
 	}
-	if (opts->check && (!refuse_together(opts->json, "--json", "--check") ||
-						!refuse_together(opts->copy_command != NULL, "-Y", "--check") ||
-						!refuse_together(opts->n_mappings > 0, "--tablespace-mapping", "--check")))
+	if (opts->check && (!pgx_refuse_together(opts->json, "--json", "--check") ||
+						!pgx_refuse_together(opts->copy_command != NULL, "-Y", "--check") ||
+						!pgx_refuse_together(opts->n_mappings > 0, "--tablespace-mapping", "--check")))
 		return false;
 	return recovers ||
-		(refuse_together(opts->keystore_passphrase, "--keystore-passphrase", first) &&
-		 refuse_together(opts->target_time != NULL, "-e", first) &&
-		 refuse_together(opts->target_name != NULL, "-n", first) &&
-		 refuse_together(opts->target_xid != NULL, "--xid", first) &&
-		 refuse_together(opts->target_lsn != NULL, "--lsn", first) &&
-		 refuse_together(opts->copy_command != NULL, "-Y", first) &&
-		 refuse_together(opts->n_mappings > 0, "--tablespace-mapping", first) &&
-		 refuse_together(opts->json && !opts->list, "--json", first));
+		(pgx_refuse_together(opts->keystore_passphrase, "--keystore-passphrase", first) &&
+		 pgx_refuse_together(opts->target_time != NULL, "-e", first) &&
+		 pgx_refuse_together(opts->target_name != NULL, "-n", first) &&
+		 pgx_refuse_together(opts->target_xid != NULL, "--xid", first) &&
+		 pgx_refuse_together(opts->target_lsn != NULL, "--lsn", first) &&
+		 pgx_refuse_together(opts->copy_command != NULL, "-Y", first) &&
+		 pgx_refuse_together(opts->n_mappings > 0, "--tablespace-mapping", first) &&
+		 pgx_refuse_together(opts->json && !opts->list, "--json", first));
 }
 
 /* At most one place where recovery ends; and values that are none are refused here. */
@@ -359,7 +313,7 @@ check_targets(const struct rcvall_options *opts)
 	{
 		if (targets[i][0] == NULL)
 			continue;
-		if (!refuse_together(first != NULL, first, targets[i][1]))
+		if (!pgx_refuse_together(first != NULL, first, targets[i][1]))
 			return false;
 		first = targets[i][1];
 	}
@@ -419,18 +373,18 @@ check_standby(const struct rcvall_options *opts)
 	}
 	/* What chooses a backup and restores it. */
 	if (opts->from != NULL &&
-		(!refuse_together(opts->area != NULL, "-B", "--from") ||
-		 !refuse_together(opts->backup != NULL, "--backup", "--from") ||
-		 !refuse_together(opts->copy_command != NULL, "-Y", "--from") ||
-		 !refuse_together(opts->no_verify, "--no-verify", "--from") ||
-		 !refuse_together(opts->jobs != 0, "--jobs", "--from")))
+		(!pgx_refuse_together(opts->area != NULL, "-B", "--from") ||
+		 !pgx_refuse_together(opts->backup != NULL, "--backup", "--from") ||
+		 !pgx_refuse_together(opts->copy_command != NULL, "-Y", "--from") ||
+		 !pgx_refuse_together(opts->no_verify, "--no-verify", "--from") ||
+		 !pgx_refuse_together(opts->jobs != 0, "--jobs", "--from")))
 		return false;
-	return (refuse_together(opts->target_time != NULL, "-e", "--standby") &&
-		 refuse_together(opts->target_name != NULL, "-n", "--standby") &&
-		 refuse_together(opts->target_xid != NULL, "--xid", "--standby") &&
-		 refuse_together(opts->target_lsn != NULL, "--lsn", "--standby") &&
-		 refuse_together(opts->target_timeline != NULL, "--target-timeline", "--standby") &&
-		 refuse_together(opts->json, "--json", "--standby"));
+	return (pgx_refuse_together(opts->target_time != NULL, "-e", "--standby") &&
+		 pgx_refuse_together(opts->target_name != NULL, "-n", "--standby") &&
+		 pgx_refuse_together(opts->target_xid != NULL, "--xid", "--standby") &&
+		 pgx_refuse_together(opts->target_lsn != NULL, "--lsn", "--standby") &&
+		 pgx_refuse_together(opts->target_timeline != NULL, "--target-timeline", "--standby") &&
+		 pgx_refuse_together(opts->json, "--json", "--standby"));
 }
 
 static bool
