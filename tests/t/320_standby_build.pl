@@ -142,8 +142,13 @@ sub broken
 $primary->safe_psql('postgres', 'CREATE TABLE big TABLESPACE enc AS SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 60000) g');
 broken('SIGTERM', 1, qr/interrupted by signal 15/, sub { $_[0]->signal('TERM') });
 broken('SIGINT', 1, qr/interrupted by signal 2/, sub { $_[0]->signal('INT') });
+# It would be done before the server is asked; so it stands still meanwhile, and the server has to wait for it.
 broken('the primary ends the base backup', 1, qr/program ".*pg_basebackup" failed with exit code 1/, sub {
+	my ($child) = grep { slurp_raw("/proc/$_/cmdline") =~ /pg_basebackup/ } split ' ',
+	  slurp_raw("/proc/$_[0]{KIDS}[0]{PID}/task/$_[0]{KIDS}[0]{PID}/children");
+	kill 'STOP', $child;
 	$primary->safe_psql('postgres', q{SELECT pg_terminate_backend(pid) FROM pg_stat_replication});
+	kill 'CONT', $child;
 });
 
 # The server itself does not start: everything goes.
