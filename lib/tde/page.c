@@ -9,6 +9,8 @@
 #include "page.h"
 
 #define PD_CHECKSUM_OFFSET	8	/* u16 in the machine's byte order */
+#define PD_PAGESIZE_VERSION_OFFSET	18	/* u16 in the machine's byte order: size and layout version in one */
+#define PAGE_LAYOUT_VERSION		4
 #define ZERO_CHUNK			64	/* bytes looked at before the first decision */
 
 static void
@@ -148,4 +150,17 @@ tde_page_decrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums, uin
 	checksum = tde_page_checksum(page, id->block);
 	set_checksum(page, intact ? checksum : wrong_checksum(checksum));
 	return intact ? TDE_PAGE_OK : TDE_PAGE_CHECKSUM;
+}
+
+enum tde_page_result
+tde_page_decrypt_verified(tde_xts *xts, const struct tde_page_id *id, bool checksums, uint8_t *page)
+{
+	enum tde_page_result result = tde_page_decrypt(xts, id, checksums, page);
+	uint16_t	layout;
+
+	memcpy(&layout, page + PD_PAGESIZE_VERSION_OFFSET, sizeof(layout));
+	if (result != TDE_PAGE_OK || !checksums || layout == (TDE_PAGE_SIZE | PAGE_LAYOUT_VERSION))
+		return result;
+	set_checksum(page, wrong_checksum(get_checksum(page)));
+	return TDE_PAGE_CHECKSUM;
 }

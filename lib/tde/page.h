@@ -59,6 +59,15 @@ extern enum tde_page_result tde_page_decrypt(tde_xts *xts, const struct tde_page
 											 bool checksums, uint8_t *page);
 
 /*
+ * The same for the server, with data checksums.  A page under another key or of another place decrypts to noise, for
+ * which the checksum that is made for the server is right like any other, and once in a hundred times
+ * the server takes that for a page.  So what does not have the size and layout version of PostgreSQL's pages
+ * (8.3 and later) is TDE_PAGE_CHECKSUM too.  Without data checksums nothing is looked at.
+ */
+extern enum tde_page_result tde_page_decrypt_verified(tde_xts *xts, const struct tde_page_id *id,
+													  bool checksums, uint8_t *page);
+
+/*
  * PostgreSQL's page checksum (FNV-1a in 32 lanes), pd_checksum taken as zero.  AVX2 where the CPU
  * has it.
  */

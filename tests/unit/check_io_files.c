@@ -115,6 +115,17 @@ read_disk(const char *path, off_t off, uint8_t *buf, size_t len)
 	syscall(SYS_close, fd);
 }
 
+/* Pages of relations, each with the size and layout version that PostgreSQL's have. */
+static void
+make_pages(uint8_t *pages, size_t n)
+{
+	const uint16_t layout = PAGE | 4;
+
+	memset(pages, 'a', n * PAGE);
+	for (size_t i = 0; i < n; i++)
+		memcpy(pages + i * PAGE + 18, &layout, sizeof(layout));
+}
+
 /* A WAL page of records 'x' up to used bytes, as it is in the server's buffers. */
 static void
 make_wal_page(uint8_t *page, uint64_t address, size_t used)
@@ -739,7 +750,7 @@ START_TEST(counts_are_exact)
 	struct tde_wal_header header;
 	int			fd = open(RELATION, O_RDWR | O_CREAT, 0600);
 
-	memset(pages, 'a', sizeof(pages));
+	make_pages(pages, 20);
 	memset(pages + 3 * PAGE, 0, PAGE);
 	ck_assert_int_eq(pwrite(fd, pages, sizeof(pages), 0), sizeof(pages));
 	io->count_in(&counts);
@@ -787,17 +798,23 @@ START_TEST(failures_are_counted)
 	int			raw = (int) syscall(SYS_openat, AT_FDCWD, RELATION, O_WRONLY);
 
 	io->count_in(&counts);
-	memset(pages, 'a', sizeof(pages));
+	make_pages(pages, 3);
 	ck_assert_int_eq(pwrite(fd, pages, sizeof(pages), 0), sizeof(pages));
 	ck_assert_int_eq(pread(fd, pages, sizeof(pages), 0), sizeof(pages));
 	ck_assert_uint_eq(counts.of[PGX_COUNT_RELATION].failures, 0);
 
-	/* The damaged page is given to the server, which rejects it. */
+	/* A damaged page is given to the server, which rejects it. */
 	ck_assert_int_eq(syscall(SYS_pwrite64, raw, "!", 1, (off_t) PAGE + 100), 1);
 	ck_assert_int_eq(pread(fd, pages, sizeof(pages), 0), sizeof(pages));
 	ck_assert_uint_eq(counts.of[PGX_COUNT_RELATION].failures, 1);
 	ck_assert_int_eq(pread(fd, pages, 100, 0), -1);
 	ck_assert_uint_eq(counts.of[PGX_COUNT_RELATION].failures, 2);
+
+	/* So is what is no page, though nothing is wrong with it on disk. */
+	memset(pages, 'a', PAGE);
+	ck_assert_int_eq(pwrite(fd, pages, PAGE, 0), PAGE);
+	ck_assert_int_eq(pread(fd, pages, PAGE, 0), PAGE);
+	ck_assert_uint_eq(counts.of[PGX_COUNT_RELATION].failures, 3);
 	close(fd);
 	syscall(SYS_close, raw);
 

@@ -132,6 +132,59 @@ START_TEST(every_id_field_counts)
 }
 END_TEST
 
+/* What the server demands of a page, with data checksums; all of it but the checksum may come of noise. */
+static bool
+server_takes(const uint8_t *page, uint32_t block)
+{
+	uint16_t	upper;
+	uint16_t	special;
+
+	memcpy(&upper, page + 14, sizeof(upper));
+	memcpy(&special, page + 16, sizeof(special));
+	return stored(page) == tde_page_checksum(page, block) && upper <= special && special <= PAGE_LEN &&
+		special % 8 == 0;
+}
+
+/* A page in the place of another one decrypts to noise; the server must not take it for a page. */
+START_TEST(noise_is_no_page)
+{
+	const uint16_t header[4] = {24, 64, PAGE_LEN, PAGE_LEN | 4};	/* pd_lower and so on */
+	struct tde_page_id id = {1, 2, 0, 4};
+	uint8_t		plain[PAGE_LEN];
+	uint8_t		disk[PAGE_LEN];
+	uint8_t		out[PAGE_LEN];
+	int			taken = 0;
+	int			verified = 0;
+	tde_xts    *xts = new_xts(TDE_AES256);
+
+	fill(plain, sizeof(plain), 1);
+	memcpy(plain + 12, header, sizeof(header));
+	store(plain, tde_page_checksum(plain, id.block));
+	ck_assert_int_eq(tde_page_encrypt(xts, &id, true, plain, disk), TDE_PAGE_OK);
+	memcpy(out, disk, PAGE_LEN);
+	ck_assert_int_eq(tde_page_decrypt_verified(xts, &id, true, out), TDE_PAGE_OK);
+	ck_assert_mem_eq(out, plain, PAGE_LEN);
+
+	for (id.relation = 3; id.relation < 20000; id.relation++)
+	{
+		memcpy(out, disk, PAGE_LEN);
+		ck_assert_int_eq(tde_page_decrypt(xts, &id, true, out), TDE_PAGE_OK);
+		taken += server_takes(out, id.block);
+		memcpy(out, disk, PAGE_LEN);
+		(void) tde_page_decrypt_verified(xts, &id, true, out);
+		verified += server_takes(out, id.block);
+	}
+	ck_assert_int_gt(taken, 0);	/* control */
+	ck_assert_int_eq(verified, 0);
+
+	/* Without data checksums there is none to spoil. */
+	ck_assert_int_eq(tde_page_encrypt(xts, &id, false, plain, disk), TDE_PAGE_OK);
+	id.relation = 2;
+	ck_assert_int_eq(tde_page_decrypt_verified(xts, &id, false, disk), TDE_PAGE_OK);
+	tde_xts_free(&xts);
+}
+END_TEST
+
 START_TEST(zero_page)
 {
 	static const uint8_t zero[PAGE_LEN];
@@ -297,6 +350,7 @@ main(void)
 	ADD_LOOP_TEST(s, known_answer, LENGTH_OF(known));
 	ADD_LOOP_TEST(s, round_trip, 16);
 	ADD_TEST(s, every_id_field_counts);
+	ADD_TEST(s, noise_is_no_page);
 	ADD_TEST(s, zero_page);
 	ADD_TEST(s, damaged_page);
 	ADD_TEST(s, wrong_checksum_is_not_zero);

@@ -82,7 +82,7 @@ pgx_relation_pread(int fd, void *buf, size_t len, off_t off)
 	begin = pgx_count_begin();
 	for (ssize_t done = 0; done < got; done += PGX_IO_PAGE, id.block++)
 	{
-		enum tde_page_result result = tde_page_decrypt(xts, &id, pgx_server->checksums, page + done);
+		enum tde_page_result result = tde_page_decrypt_verified(xts, &id, pgx_server->checksums, page + done);
 
 		if (result == TDE_PAGE_FAILED)
 			return cipher_failed();
