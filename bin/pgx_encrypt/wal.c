@@ -162,7 +162,7 @@ convert_page(const struct conversion *conversion, tde_ctr *ctr, uint64_t address
 	if (header.epoch != 0)
 		return true;			/* encrypted by the server; the rest of the page is zeros */
 	header.epoch = conversion->wal_epoch;
-	return tde_wal_page_encrypt(ctr, &header, valid, page) == 0;
+	return tde_wal_page_encrypt(ctr, &header, valid, page, page) == 0;
 }
 
 bool

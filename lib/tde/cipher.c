@@ -1,6 +1,6 @@
 /*
  * cipher.c
- *		AES-XTS and AES-CTR through libcrypto, with the key schedule kept; XTS by
+ *		AES-XTS and AES-CTR through libcrypto, with the key schedule kept; by
  *		instructions of the processor where those are faster and give the same.
  *
  * A server transforms every page it reads or writes, so nothing here allocates, fetches
@@ -19,7 +19,7 @@
 #include <openssl/evp.h>
 
 #include "cipher.h"
-#include "xts_vaes.h"
+#include "aes_vaes.h"
 
 #define AES_BLOCK_LEN		16	/* bytes */
 
@@ -41,7 +41,7 @@ static const struct
 
 #define ALGORITHM_COUNT		(sizeof(algorithms) / sizeof(algorithms[0]))
 
-/* What the two implementations of XTS are compared with: two steps of the faster one, and one block. */
+/* What the two implementations of a mode are compared with: two steps of the faster one, and one block. */
 #define SAMPLE_LEN			(33 * AES_BLOCK_LEN)
 
 /*
@@ -59,6 +59,8 @@ struct tde_xts
 struct tde_ctr
 {
 	EVP_CIPHER_CTX *ctx;
+	bool		fast;			/* use vaes */
+	struct ctr_vaes vaes;
 };
 
 size_t
@@ -143,21 +145,34 @@ context_run(EVP_CIPHER_CTX *ctx, const uint8_t iv[AES_BLOCK_LEN], const uint8_t 
 }
 
 /*
- * Set the faster implementation up, and use it if it does with this key what libcrypto does.  Where libcrypto has
- * been told to be in FIPS mode, cryptography is its business alone.
+ * May libcrypto be passed by?  Where it has been told to be in FIPS mode, cryptography is its business
+ * alone.
  */
+static bool
+may_accelerate(void)
+{
+	return aes_vaes_supported() && EVP_default_properties_is_fips_enabled(NULL) == 0;
+}
+
+static void
+make_sample(uint8_t sample[SAMPLE_LEN])
+{
+	for (size_t i = 0; i < SAMPLE_LEN; i++)
+		sample[i] = (uint8_t) (i * 151 >> 3);
+}
+
+/* Set the faster implementation up, and use it if it does with this key what libcrypto does. */
 static int
-accelerate(tde_xts *xts, const uint8_t *key, size_t half)
+accelerate_xts(tde_xts *xts, const uint8_t *key, size_t half)
 {
 	uint8_t		tweak[AES_BLOCK_LEN];
 	uint8_t		sample[SAMPLE_LEN];
 	uint8_t		theirs[SAMPLE_LEN];
 	uint8_t		ours[SAMPLE_LEN];
 
-	if (!xts_vaes_supported() || EVP_default_properties_is_fips_enabled(NULL) != 0)
+	if (!may_accelerate())
 		return 0;
-	for (size_t i = 0; i < SAMPLE_LEN; i++)
-		sample[i] = (uint8_t) (i * 151 >> 3);
+	make_sample(sample);
 	memset(tweak, 0xA5, sizeof(tweak));
 	if (context_run(xts->encrypt, tweak, sample, theirs, SAMPLE_LEN) != 0)
 		return -1;
@@ -166,6 +181,27 @@ accelerate(tde_xts *xts, const uint8_t *key, size_t half)
 	xts->fast = memcmp(ours, theirs, SAMPLE_LEN) == 0;
 	xts_vaes_crypt(&xts->vaes, false, tweak, ours, ours, SAMPLE_LEN);
 	xts->fast = xts->fast && memcmp(ours, sample, SAMPLE_LEN) == 0;
+	return 0;
+}
+
+/* The same; the counter is one that is carried over all its bytes. */
+static int
+accelerate_ctr(tde_ctr *ctr, const uint8_t *key, size_t len)
+{
+	uint8_t		counter[AES_BLOCK_LEN];
+	uint8_t		sample[SAMPLE_LEN];
+	uint8_t		theirs[SAMPLE_LEN];
+	uint8_t		ours[SAMPLE_LEN];
+
+	if (!may_accelerate())
+		return 0;
+	make_sample(sample);
+	memset(counter, 0xFF, sizeof(counter));
+	if (context_run(ctr->ctx, counter, sample, theirs, SAMPLE_LEN) != 0)
+		return -1;
+	ctr_vaes_init(&ctr->vaes, key, len);
+	ctr_vaes_crypt(&ctr->vaes, counter, 0, sample, ours, SAMPLE_LEN);
+	ctr->fast = memcmp(ours, theirs, SAMPLE_LEN) == 0;
 	return 0;
 }
 
@@ -194,7 +230,7 @@ tde_xts_new(enum tde_algorithm alg, const uint8_t *key)
 		return NULL;
 	xts->encrypt = context_new(name, key, 1);
 	xts->decrypt = context_new(name, key, 0);
-	if (xts->encrypt == NULL || xts->decrypt == NULL || accelerate(xts, key, half) != 0)
+	if (xts->encrypt == NULL || xts->decrypt == NULL || accelerate_xts(xts, key, half) != 0)
 		tde_xts_free(&xts);
 	return xts;
 }
@@ -266,9 +302,21 @@ tde_ctr_new(enum tde_algorithm alg, const uint8_t *key)
 	if (ctr == NULL)
 		return NULL;
 	ctr->ctx = context_new(name, key, 1);
-	if (ctr->ctx == NULL)
+	if (ctr->ctx == NULL || accelerate_ctr(ctr, key, tde_ctr_key_len(alg)) != 0)
 		tde_ctr_free(&ctr);
 	return ctr;
+}
+
+bool
+tde_ctr_is_fast(const tde_ctr *ctr)
+{
+	return ctr->fast;
+}
+
+void
+tde_ctr_set_slow(tde_ctr *ctr)
+{
+	ctr->fast = false;
 }
 
 void
@@ -277,6 +325,7 @@ tde_ctr_free(tde_ctr **ctr)
 	if (*ctr == NULL)
 		return;
 	EVP_CIPHER_CTX_free((*ctr)->ctx);
+	OPENSSL_cleanse(*ctr, sizeof(**ctr));
 	free(*ctr);
 	*ctr = NULL;
 }
@@ -292,6 +341,11 @@ tde_ctr_crypt(tde_ctr *ctr, const uint8_t counter[16], size_t skip, const uint8_
 
 	if (skip >= AES_BLOCK_LEN || len > INT_MAX)
 		return -1;
+	if (ctr->fast)
+	{
+		ctr_vaes_crypt(&ctr->vaes, counter, skip, in, out, len);
+		return 0;
+	}
 	if (skip == 0)
 		return context_run(ctr->ctx, counter, in, out, len);
 

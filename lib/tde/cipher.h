@@ -59,4 +59,8 @@ extern void tde_ctr_free(tde_ctr **ctr);
 extern int	tde_ctr_crypt(tde_ctr *ctr, const uint8_t counter[16], size_t skip,
 						  const uint8_t *in, uint8_t *out, size_t len);	/* in == out is fine */
 
+/* The same two for CTR, where it holds for any length. */
+extern bool tde_ctr_is_fast(const tde_ctr *ctr);
+extern void tde_ctr_set_slow(tde_ctr *ctr);
+
 #endif							/* TDE_CIPHER_H */

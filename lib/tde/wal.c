@@ -119,7 +119,7 @@ tde_wal_used(const uint8_t *page)
 
 int
 tde_wal_page_encrypt(tde_ctr *ctr, const struct tde_wal_header *header, size_t valid_len,
-					 uint8_t *page)
+					 const uint8_t *in, uint8_t *out)
 {
 	/*
 	 * The reader finds the end of the encrypted part by the zero words after it.  An end inside a
@@ -134,10 +134,17 @@ tde_wal_page_encrypt(tde_ctr *ctr, const struct tde_wal_header *header, size_t v
 	 * What lies past valid_len is not the server's word yet.  It would be written again, with
 	 * other contents under the same keystream; and an encrypted zero is keystream for all to read.
 	 */
-	memset(page + valid_len, 0, TDE_WAL_PAGE_SIZE - valid_len);
-	if (tde_wal_crypt(ctr, header, 0, page, page, valid_len) != 0)
+	memset(out + valid_len, 0, TDE_WAL_PAGE_SIZE - valid_len);
+
+	/* Our own CTR reads each byte once; libcrypto promises nothing. */
+	if (in != out && !tde_ctr_is_fast(ctr))
+	{
+		memcpy(out, in, valid_len);
+		in = out;
+	}
+	if (tde_wal_crypt(ctr, header, 0, in, out, valid_len) != 0)
 		return -1;
-	tde_wal_set_epoch(page, header->epoch);
+	tde_wal_set_epoch(out, header->epoch);
 	return 0;
 }
 

@@ -56,12 +56,13 @@ extern int	tde_wal_crypt(tde_ctr *ctr, const struct tde_wal_header *header, size
 extern size_t tde_wal_used(const uint8_t *page);
 
 /*
- * Encrypt a whole page in place under header->epoch (not 0): bytes up to valid_len (header_len to
- * TDE_WAL_PAGE_SIZE) are encrypted, those after it set to zero; the epoch is put into the page's
- * header.  valid_len is a multiple of 8, as every insert position is.
+ * Encrypt a whole page under header->epoch (not 0): bytes up to valid_len (header_len to
+ * TDE_WAL_PAGE_SIZE) are encrypted, those after it are not read and are zero in out; the epoch is put
+ * into out's header.  valid_len is a multiple of 8, as every insert position is.  Each byte of in is
+ * read once, since another process may be writing to it; in == out is fine.
  */
 extern int	tde_wal_page_encrypt(tde_ctr *ctr, const struct tde_wal_header *header,
-								 size_t valid_len, uint8_t *page);
+								 size_t valid_len, const uint8_t *in, uint8_t *out);
 
 /* Decrypt a whole page in place, trailing zeros left alone.  The epoch stays in its header. */
 extern int	tde_wal_page_decrypt(tde_ctr *ctr, const struct tde_wal_header *header, uint8_t *page);

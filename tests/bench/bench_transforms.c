@@ -112,6 +112,7 @@ run_wal(struct job *job, uint32_t block)
 	};
 
 	if (tde_wal_page_encrypt(job->ctr, &header, TDE_WAL_PAGE_SIZE,
+							 job->from + (size_t) block * TDE_WAL_PAGE_SIZE,
 							 job->to + (size_t) block * TDE_WAL_PAGE_SIZE) != 0)
 		die("could not encrypt a page of WAL");
 }
@@ -194,6 +195,12 @@ main(void)
 			measure(name, &job, run_encrypt);
 			snprintf(name, sizeof(name), "%s page decrypt, libcrypto", algs[i].name);
 			measure(name, &job, run_decrypt);
+		}
+		if (tde_ctr_is_fast(job.ctr))
+		{
+			tde_ctr_set_slow(job.ctr);
+			snprintf(name, sizeof(name), "%s WAL page, libcrypto", algs[i].name);
+			measure(name, &job, run_wal);
 		}
 		if (i == 0)
 			measure("page of zeros", &job, run_zero);

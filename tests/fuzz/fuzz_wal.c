@@ -60,7 +60,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (header.epoch != 0 && used >= header.header_len)
 	{
 		memcpy(part, plain, sizeof(page));
-		require(tde_wal_page_encrypt(ctr, &header, used, part) == 0);
+		require(tde_wal_page_encrypt(ctr, &header, used, part, part) == 0);
 		require(memcmp(part, page, sizeof(page)) == 0);
 	}
 	return 0;

@@ -9,6 +9,8 @@
 #include "cipher.h"
 #include "tde_common.h"
 
+#define CTR_LEN		900		/* bytes: three steps of the faster implementation and more */
+
 /* Bytes 00 to ff, twice: the plaintext of IEEE 1619's longer vectors. */
 #define COUNTED		NULL
 
@@ -234,10 +236,15 @@ START_TEST(ctr_known_answer)
 	ck_assert_uint_eq(from_hex(ctr_vectors[_i].cipher, cipher), sizeof(cipher));
 	ctr = tde_ctr_new(ctr_vectors[_i].alg, key);
 	ck_assert_ptr_nonnull(ctr);
-	ck_assert_int_eq(tde_ctr_crypt(ctr, counter, 0, plain, out, 64), 0);
-	ck_assert_mem_eq(out, cipher, 64);
-	ck_assert_int_eq(tde_ctr_crypt(ctr, counter, 0, out, out, 64), 0);
-	ck_assert_mem_eq(out, plain, 64);
+	for (int round = 0; round < 2; round++)
+	{
+		if (round == 1)
+			tde_ctr_set_slow(ctr);
+		ck_assert_int_eq(tde_ctr_crypt(ctr, counter, 0, plain, out, 64), 0);
+		ck_assert_mem_eq(out, cipher, 64);
+		ck_assert_int_eq(tde_ctr_crypt(ctr, counter, 0, out, out, 64), 0);
+		ck_assert_mem_eq(out, plain, 64);
+	}
 	tde_ctr_free(&ctr);
 	ck_assert_ptr_null(ctr);
 }
@@ -279,6 +286,52 @@ START_TEST(ctr_carry)
 	ck_assert_mem_eq(out + 16, block, 16);
 	EVP_CIPHER_CTX_free(ecb);
 	tde_ctr_free(&ctr);
+}
+END_TEST
+
+/*
+ * The faster implementation and libcrypto: each skip, lengths to more than three steps of it, and a carry at each block
+ * that such a step can have it at.  No byte beyond is touched.
+ */
+START_TEST(ctr_fast_and_slow)
+{
+	uint8_t		key[32];
+	uint8_t		plain[CTR_LEN];
+	uint8_t		fast_out[CTR_LEN + 32];
+	uint8_t		slow_out[CTR_LEN + 32];
+	enum tde_algorithm alg = _i == 0 ? TDE_AES128 : TDE_AES256;
+	tde_ctr    *fast;
+	tde_ctr    *slow;
+
+	fill(key, sizeof(key), 3);
+	fill(plain, sizeof(plain), 4);
+	fast = tde_ctr_new(alg, key);
+	slow = tde_ctr_new(alg, key);
+	tde_ctr_set_slow(slow);
+	ck_assert(!tde_ctr_is_fast(slow));
+	for (size_t len = 0; len <= CTR_LEN; len++)
+	{
+		uint8_t		counter[16];
+		size_t		skip = len % 16;
+
+		/* The lower half runs over after len / 16 blocks. */
+		fill(counter, sizeof(counter), (uint32_t) len);
+		memset(counter + 8, 0xFF, 8);
+		counter[15] = (uint8_t) (0xFF - len / 16);
+		memset(fast_out, 0xAA, sizeof(fast_out));
+		memset(slow_out, 0xAA, sizeof(slow_out));
+		ck_assert_int_eq(tde_ctr_crypt(fast, counter, skip, plain, fast_out, len), 0);
+		ck_assert_int_eq(tde_ctr_crypt(slow, counter, skip, plain, slow_out, len), 0);
+		ck_assert_msg(memcmp(fast_out, slow_out, sizeof(fast_out)) == 0, "%zu bytes, short", len);
+		ck_assert_int_eq(tde_ctr_crypt(fast, counter, skip, plain, fast_out, CTR_LEN), 0);
+		ck_assert_int_eq(tde_ctr_crypt(slow, counter, skip, plain, slow_out, CTR_LEN), 0);
+		ck_assert_msg(memcmp(fast_out, slow_out, sizeof(fast_out)) == 0, "%zu bytes, whole", len);
+		ck_assert_mem_ne(fast_out, plain, CTR_LEN);
+		ck_assert_int_eq(tde_ctr_crypt(fast, counter, skip, fast_out, fast_out, CTR_LEN), 0);
+		ck_assert_mem_eq(fast_out, plain, CTR_LEN);
+	}
+	tde_ctr_free(&fast);
+	tde_ctr_free(&slow);
 }
 END_TEST
 
@@ -402,6 +455,7 @@ main(void)
 	ADD_LOOP_TEST(s, xts_fast_and_slow, 2);
 	ADD_LOOP_TEST(s, ctr_known_answer, LENGTH_OF(ctr_vectors));
 	ADD_LOOP_TEST(s, ctr_carry, 4);
+	ADD_LOOP_TEST(s, ctr_fast_and_slow, 2);
 	ADD_TEST(s, ctr_skip);
 	ADD_TEST(s, ctr_every_split);
 	ADD_TEST(s, algorithm_names);

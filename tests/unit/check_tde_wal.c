@@ -70,7 +70,7 @@ START_TEST(known_answer)
 	ck_assert_uint_eq(header.header_len, known[_i].long_header ? 40 : 24);
 	header.epoch = known[_i].epoch;
 	ck_assert_uint_eq(tde_wal_used(page), known[_i].used);
-	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, known[_i].valid, page), 0);
+	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, known[_i].valid, page, page), 0);
 	ck_assert_mem_eq(page, expected, PAGE_LEN);
 
 	/* The reader has only the page to go by. */
@@ -111,7 +111,9 @@ START_TEST(every_valid_len)
 	static const uint8_t zero[PAGE_LEN];
 	bool		long_header = _i == 1;
 	uint8_t		plain[PAGE_LEN];
+	uint8_t		plain_copy[PAGE_LEN];
 	uint8_t		page[PAGE_LEN];
+	uint8_t		out[PAGE_LEN];
 	uint8_t		longest[PAGE_LEN];
 	struct tde_wal_header header;
 	tde_ctr    *ctr = new_ctr(TDE_AES256);
@@ -119,13 +121,22 @@ START_TEST(every_valid_len)
 	make_page(plain, long_header, UINT64_C(0x123456789A000), &header);
 	header.epoch = 0xABCD1234;
 	memcpy(longest, plain, PAGE_LEN);
-	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, PAGE_LEN, longest), 0);
+	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, PAGE_LEN, longest, longest), 0);
 	for (size_t valid = header.header_len; valid <= PAGE_LEN; valid += 8)
 	{
 		struct tde_wal_header found;
 
 		memcpy(page, plain, PAGE_LEN);
-		ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, valid, page), 0);
+		ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, valid, page, page), 0);
+
+		/* The same into another buffer, where nothing behind valid may be read, nor the source be written. */
+		memcpy(plain_copy, plain, PAGE_LEN);
+		memset(plain_copy + valid, 0xEE, PAGE_LEN - valid);
+		memset(out, 0xAA, PAGE_LEN);
+		ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, valid, plain_copy, out), 0);
+		ck_assert_mem_eq(out, page, PAGE_LEN);
+		ck_assert_mem_eq(plain_copy, plain, valid);
+		ck_assert_uint_eq(plain_copy[PAGE_LEN - 1], valid == PAGE_LEN ? plain[PAGE_LEN - 1] : 0xEE);
 
 		/* Sticky: what is on disk already stays as it is when the page grows. */
 		ck_assert_mem_eq(page, longest, valid);
@@ -156,7 +167,7 @@ START_TEST(zeros_of_a_record)
 	make_page(page, false, 0x2000, &header);
 	header.epoch = 3;
 	memset(page + 1000, 0, PAGE_LEN - 1000);
-	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, 2000, page), 0);
+	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, 2000, page, page), 0);
 	ck_assert_uint_eq(tde_wal_used(page), 2000);
 	ck_assert_int_eq(tde_wal_page_decrypt(ctr, &header, page), 0);
 	ck_assert_uint_eq(tde_wal_used(page), 1000);
@@ -173,12 +184,12 @@ START_TEST(page_encrypt_refuses)
 
 	make_page(page, true, 0x4000, &header);
 	memcpy(before, page, PAGE_LEN);
-	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, PAGE_LEN, page), -1);	/* epoch 0 */
+	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, PAGE_LEN, page, page), -1);	/* epoch 0 */
 	header.epoch = 1;
-	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, 32, page), -1);	/* inside the header */
-	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, PAGE_LEN + 8, page), -1);
+	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, 32, page, page), -1);	/* inside the header */
+	ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, PAGE_LEN + 8, page, page), -1);
 	for (size_t odd = 1; odd < 8; odd++)
-		ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, 4096 + odd, page), -1);
+		ck_assert_int_eq(tde_wal_page_encrypt(ctr, &header, 4096 + odd, page, page), -1);
 	ck_assert_mem_eq(page, before, PAGE_LEN);
 	tde_ctr_free(&ctr);
 }

@@ -70,9 +70,9 @@ crypt_short(const struct pgx_io_file *file, tde_xts *xts, uint64_t unit, uint8_t
 	return result;
 }
 
-/* Encrypt or decrypt, in place, a unit that is len bytes long.  -1 with errno set. */
+/* Encrypt or decrypt a unit that is len bytes long; short ones in place only.  -1 with errno set. */
 static int
-crypt_unit(const struct pgx_io_file *file, uint64_t unit, uint8_t *buf, size_t len, bool encrypt)
+crypt_unit(const struct pgx_io_file *file, uint64_t unit, const uint8_t *in, uint8_t *out, size_t len, bool encrypt)
 {
 	enum pgx_io_counted what = (enum pgx_io_counted) file->counted;
 	tde_xts    *xts = pgx_io_relation_cipher(file->slot);
@@ -85,16 +85,20 @@ crypt_unit(const struct pgx_io_file *file, uint64_t unit, uint8_t *buf, size_t l
 		pgx_count_failure(what);
 		return -1;
 	}
-	if (len == 0 || (len >= XTS_MIN && is_zero(buf, len)))
+	if (len == 0 || (len >= XTS_MIN && is_zero(in, len)))
+	{
+		if (in != out)
+			memcpy(out, in, len);
 		return 0;
+	}
 	begin = pgx_count_begin();
 	make_tweak(file, unit, tweak);
 	if (len < XTS_MIN)
-		result = crypt_short(file, xts, unit, buf, len);
+		result = crypt_short(file, xts, unit, out, len);
 	else if (encrypt)
-		result = tde_xts_encrypt(xts, tweak, buf, buf, len);
+		result = tde_xts_encrypt(xts, tweak, in, out, len);
 	else
-		result = tde_xts_decrypt(xts, tweak, buf, buf, len);
+		result = tde_xts_decrypt(xts, tweak, in, out, len);
 	if (result != 0)
 	{
 		pgx_count_failure(what);
@@ -111,18 +115,18 @@ read_unit(int fd, uint64_t unit, uint8_t *buf)
 {
 	ssize_t		got = pgx_raw_pread(fd, buf, UNIT, (off_t) (unit * UNIT));
 
-	if (got > 0 && crypt_unit(&pgx_files[fd], unit, buf, (size_t) got, false) != 0)
+	if (got > 0 && crypt_unit(&pgx_files[fd], unit, buf, buf, (size_t) got, false) != 0)
 		return -1;
 	return got;
 }
 
-/* Encrypt buf in place and write it as the unit's content. */
+/* Encrypt buf, which may be unit_buf, and write it as the unit's content. */
 static int
-write_unit(int fd, uint64_t unit, uint8_t *buf, size_t len)
+write_unit(int fd, uint64_t unit, const uint8_t *buf, size_t len)
 {
-	if (crypt_unit(&pgx_files[fd], unit, buf, len, true) != 0)
+	if (crypt_unit(&pgx_files[fd], unit, buf, unit_buf, len, true) != 0)
 		return -1;
-	return pgx_raw_pwrite(fd, buf, len, (off_t) (unit * UNIT)) == (ssize_t) len ? 0 : -1;
+	return pgx_raw_pwrite(fd, unit_buf, len, (off_t) (unit * UNIT)) == (ssize_t) len ? 0 : -1;
 }
 
 ssize_t
@@ -188,6 +192,7 @@ pgx_temp_pwrite(int fd, const void *buf, size_t len, off_t off)
 		uint64_t	unit = at / UNIT;
 		size_t		skip = (size_t) (at % UNIT);
 		size_t		n = len - done < UNIT - skip ? len - done : UNIT - skip;
+		const uint8_t *whole = from + done;
 		size_t		unit_len = n;
 
 		if (n < UNIT)
@@ -199,9 +204,10 @@ pgx_temp_pwrite(int fd, const void *buf, size_t len, off_t off)
 			if ((size_t) there < skip)
 				memset(unit_buf + there, 0, skip - (size_t) there);
 			unit_len = skip + n > (size_t) there ? skip + n : (size_t) there;
+			memcpy(unit_buf + skip, from + done, n);
+			whole = unit_buf;
 		}
-		memcpy(unit_buf + skip, from + done, n);
-		if (write_unit(fd, unit, unit_buf, unit_len) != 0)
+		if (write_unit(fd, unit, whole, unit_len) != 0)
 			return done > 0 ? (ssize_t) done : -1;
 		done += n;
 	}

@@ -233,9 +233,12 @@ copied_len(const struct tde_wal_header *header, const uint8_t *page)
 	return used < header->header_len ? header->header_len : used;
 }
 
-/* Encrypt the page in the bounce buffer that is about to be written at off.  -1 with errno set. */
+/*
+ * Encrypt a page of the server's into out, as it is to be written at off.  -1 with errno set.  Others may be inserting
+ * behind insert_end, but a page's header that is looked at here does not change any more.
+ */
 static int
-encrypt_page(int fd, off_t off, bool first, uint64_t insert_end, uint8_t *page)
+encrypt_page(int fd, off_t off, bool first, uint64_t insert_end, const uint8_t *page, uint8_t *out)
 {
 	bool		temp = pgx_files[fd].kind == PGX_IO_WAL_TEMP;
 	struct tde_wal_header header;
@@ -246,7 +249,8 @@ encrypt_page(int fd, off_t off, bool first, uint64_t insert_end, uint8_t *page)
 	if (!tde_wal_parse(page, pgx_server->wal_magic, &header))
 	{
 		/* The rest of a switched segment is zero.  Anything else could only be data in the clear. */
-		if (temp || tde_page_is_zero(page))
+		memcpy(out, page, PGX_IO_PAGE);
+		if (temp || tde_page_is_zero(out))
 			return 0;
 		pgx_count_failure(PGX_COUNT_WAL);
 		errno = EINVAL;
@@ -270,12 +274,13 @@ encrypt_page(int fd, off_t off, bool first, uint64_t insert_end, uint8_t *page)
 	if (header.epoch == 0)
 	{
 		/* The page was begun in the clear, before encryption was switched on. */
-		tde_wal_set_epoch(page, 0);
+		memcpy(out, page, PGX_IO_PAGE);
+		tde_wal_set_epoch(out, 0);
 		return 0;
 	}
 	ctr = pgx_io_wal_cipher();
 	begin = pgx_count_begin();
-	if (ctr == NULL || tde_wal_page_encrypt(ctr, &header, valid_len, page) != 0)
+	if (ctr == NULL || tde_wal_page_encrypt(ctr, &header, valid_len, page, out) != 0)
 	{
 		pgx_count_failure(PGX_COUNT_WAL);
 		if (ctr != NULL)
@@ -316,7 +321,7 @@ pgx_wal_pwrite(int fd, const void *buf, size_t len, off_t off)
 		return -1;
 	}
 
-	/* Before the copy: bytes inserted after this moment are not promised yet. */
+	/* Before they are read: bytes inserted after this moment are not promised yet. */
 	insert_end = pgx_files[fd].kind == PGX_IO_WAL ? pgx_server->insert_end() : 0;
 	while (done < len)
 	{
@@ -325,11 +330,10 @@ pgx_wal_pwrite(int fd, const void *buf, size_t len, off_t off)
 
 		if (batch > PGX_IO_BATCH * PGX_IO_PAGE)
 			batch = PGX_IO_BATCH * PGX_IO_PAGE;
-		memcpy(pgx_bounce, from + done, batch);
 		for (size_t i = 0; i < batch; i += PGX_IO_PAGE)
 		{
 			if (encrypt_page(fd, off + (off_t) (done + i), done + i == 0, insert_end,
-							 pgx_bounce + i) != 0)
+							 from + done + i, pgx_bounce + i) != 0)
 				return -1;
 		}
 		put = pgx_raw_pwrite(fd, pgx_bounce, batch, off + (off_t) done);
