@@ -13,18 +13,13 @@
 #if defined(__x86_64__)
 
 #include <cpuid.h>
-#include <immintrin.h>
 #include <string.h>
 
 #include <openssl/crypto.h>
 
-#define VAES __attribute__((target("avx2,aes,vaes,vpclmulqdq")))
+#include "aes_vaes_int.h"
 
-#define BLOCK_LEN		16		/* bytes */
-#define REGISTERS		8
-#define STEP_LEN		(REGISTERS * 2 * BLOCK_LEN)
 #define ROUNDS(key_len)	((key_len) == 32 ? 14 : 10)
-#define XTS_POLYNOMIAL	0x87	/* x^128 = x^7 + x^2 + x + 1 */
 
 #define LEAF_7_ECX_VAES			(1u << 9)
 #define LEAF_7_ECX_VPCLMULQDQ	(1u << 10)
@@ -147,84 +142,19 @@ xts_vaes_init(struct xts_vaes *xts, const uint8_t *key, size_t half)
 
 /* ---- XTS --------------------------------------------------------------------- */
 
-VAES static inline __m256i
-load_key(const uint8_t *key)
-{
-	return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) key));
-}
-
-/* The tweak of the next block: times x, in little-endian order. */
-VAES static inline __m128i
-times_x(__m128i tweak)
-{
-	/* Each 32-bit word's highest bit goes into the next word, the last one's becomes the polynomial. */
-	__m128i		carry = _mm_shuffle_epi32(_mm_srai_epi32(tweak, 31), 0x93);
-
-	return _mm_xor_si128(_mm_slli_epi32(tweak, 1),
-						 _mm_and_si128(carry, _mm_set_epi32(1, 1, 1, XTS_POLYNOMIAL)));
-}
-
-/* The tweaks of the blocks one step further: times x^16, that is two bytes up, and what falls out reduced. */
-VAES static inline __m256i
-times_x16(__m256i tweaks)
-{
-	__m256i		out = _mm256_srli_si256(tweaks, BLOCK_LEN - 2);
-
-	return _mm256_xor_si256(_mm256_slli_si256(tweaks, 2),
-							_mm256_clmulepi64_epi128(out, _mm256_set1_epi64x(XTS_POLYNOMIAL), 0));
-}
-
-VAES static void
-first_tweaks(const struct xts_vaes *xts, const uint8_t tweak[16], __m256i tweaks[REGISTERS])
-{
-	__m128i		even = _mm_loadu_si128((const __m128i *) tweak);
-	const uint8_t (*keys)[16] = xts->tweak;
-
-	even = _mm_xor_si128(even, _mm_loadu_si128((const __m128i *) keys[0]));
-	for (int round = 1; round < xts->rounds; round++)
-		even = _mm_aesenc_si128(even, _mm_loadu_si128((const __m128i *) keys[round]));
-	even = _mm_aesenclast_si128(even, _mm_loadu_si128((const __m128i *) keys[xts->rounds]));
-	for (int i = 0; i < REGISTERS; i++)
-	{
-		__m128i		odd = times_x(even);
-
-		tweaks[i] = _mm256_set_m128i(odd, even);
-		even = times_x(odd);
-	}
-}
-
-/* Sixteen blocks; encrypt is known where this is expanded. */
 VAES static inline __attribute__((always_inline)) void
-crypt_step(const uint8_t (*keys)[16], int rounds, bool encrypt, __m256i tweaks[REGISTERS],
+crypt_step(const uint8_t (*keys)[BLOCK_LEN], int rounds, bool encrypt, __m256i tweaks[REGISTERS],
 		   const uint8_t *in, uint8_t *out)
 {
 	__m256i		blocks[REGISTERS];
-	__m256i		key = load_key(keys[0]);
 
 #pragma GCC unroll 8
 	for (int i = 0; i < REGISTERS; i++)
-		blocks[i] = _mm256_xor_si256(_mm256_xor_si256(_mm256_loadu_si256((const __m256i *) in + i),
-													  tweaks[i]), key);
-	for (int round = 1; round < rounds; round++)
-	{
-		key = load_key(keys[round]);
-#pragma GCC unroll 8
-		for (int i = 0; i < REGISTERS; i++)
-			blocks[i] = encrypt ? _mm256_aesenc_epi128(blocks[i], key) :
-				_mm256_aesdec_epi128(blocks[i], key);
-	}
-	key = load_key(keys[rounds]);
+		blocks[i] = _mm256_loadu_si256((const __m256i *) in + i);
+	xts_blocks(keys, rounds, encrypt, tweaks, blocks);
 #pragma GCC unroll 8
 	for (int i = 0; i < REGISTERS; i++)
-	{
-		/* The last round adds its key, and the tweak goes in with that. */
-		__m256i		last = _mm256_xor_si256(key, tweaks[i]);
-
-		blocks[i] = encrypt ? _mm256_aesenclast_epi128(blocks[i], last) :
-			_mm256_aesdeclast_epi128(blocks[i], last);
 		_mm256_storeu_si256((__m256i *) out + i, blocks[i]);
-		tweaks[i] = times_x16(tweaks[i]);
-	}
 }
 
 VAES static inline __attribute__((always_inline)) void
@@ -249,7 +179,7 @@ xts_vaes_crypt(const struct xts_vaes *xts, bool encrypt, const uint8_t tweak[16]
 {
 	__m256i		tweaks[REGISTERS];
 
-	first_tweaks(xts, tweak, tweaks);
+	xts_first_tweaks(xts, tweak, tweaks);
 	if (encrypt)
 		crypt_all(xts->encrypt, xts->rounds, true, tweaks, in, out, len);
 	else

@@ -19,22 +19,15 @@
 
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
+#include "checksum_int.h"
 #include "page.h"
 
-#define COLUMNS				32
 #define ROW_LEN				(COLUMNS * sizeof(uint32_t))
 #define ROWS				(TDE_PAGE_SIZE / ROW_LEN)
 #define ZERO_ROWS			2	/* rows of zeros hashed after the page */
-#define PD_CHECKSUM_OFFSET	8	/* within the page, and so within its first row */
-#define FNV_PRIME			16777619
-#define FNV_SHIFT			17
 
 /* Where each column starts; constants of PostgreSQL's format since 9.3. */
-static const uint32_t column_start[COLUMNS] = {
+const uint32_t tde_column_start[COLUMNS] = {
 	0x5B1F36E9, 0xB8525960, 0x02AB50AA, 0x1DE66D2A,
 	0x79FF467A, 0x9BB9F8A3, 0x217E7CD2, 0x83E13D2C,
 	0xF8D4474F, 0xE39EB970, 0x42C6AE16, 0x993216FA,
@@ -53,7 +46,7 @@ hash_portable(const uint8_t *first, const uint8_t *page)
 	uint32_t	row[COLUMNS];
 	uint32_t	folded = 0;
 
-	memcpy(hash, column_start, sizeof(hash));
+	memcpy(hash, tde_column_start, sizeof(hash));
 	for (size_t r = 0; r < ROWS + ZERO_ROWS; r++)
 	{
 		if (r >= ROWS)
@@ -74,24 +67,6 @@ hash_portable(const uint8_t *first, const uint8_t *page)
 
 #if defined(__x86_64__)
 
-#define AVX2 __attribute__((target("avx2")))
-
-/* One step for eight columns. */
-AVX2 static inline __m256i
-step_avx2(__m256i hash, __m256i words)
-{
-	__m256i		t = _mm256_xor_si256(hash, words);
-
-	return _mm256_xor_si256(_mm256_mullo_epi32(t, _mm256_set1_epi32(FNV_PRIME)),
-							_mm256_srli_epi32(t, FNV_SHIFT));
-}
-
-AVX2 static inline __m256i
-load_avx2(const void *from)
-{
-	return _mm256_loadu_si256((const __m256i *) from);
-}
-
 /*
  * Four registers hold the 32 columns.  A multiplication takes about ten cycles but a new one can
  * begin every other cycle, so it matters that the four do not wait for each other.
@@ -100,13 +75,11 @@ AVX2 static uint32_t
 hash_avx2(const uint8_t *first, const uint8_t *page)
 {
 	const __m256i zero = _mm256_setzero_si256();
-	__m256i		h0 = load_avx2(column_start);
-	__m256i		h1 = load_avx2(column_start + 8);
-	__m256i		h2 = load_avx2(column_start + 16);
-	__m256i		h3 = load_avx2(column_start + 24);
+	__m256i		h0 = load_avx2(tde_column_start);
+	__m256i		h1 = load_avx2(tde_column_start + 8);
+	__m256i		h2 = load_avx2(tde_column_start + 16);
+	__m256i		h3 = load_avx2(tde_column_start + 24);
 	const uint8_t *row = first;
-	uint32_t	lanes[8];
-	uint32_t	folded = 0;
 
 	for (size_t r = 1; r <= ROWS; r++)
 	{
@@ -123,11 +96,7 @@ hash_avx2(const uint8_t *first, const uint8_t *page)
 		h2 = step_avx2(h2, zero);
 		h3 = step_avx2(h3, zero);
 	}
-	h0 = _mm256_xor_si256(_mm256_xor_si256(h0, h1), _mm256_xor_si256(h2, h3));
-	_mm256_storeu_si256((__m256i *) lanes, h0);
-	for (int i = 0; i < 8; i++)
-		folded ^= lanes[i];
-	return folded;
+	return fold_avx2(h0, h1, h2, h3);
 }
 
 #endif							/* __x86_64__ */
@@ -149,5 +118,5 @@ tde_page_checksum(const uint8_t *page, uint32_t block)
 #endif
 		hash = hash_portable(first, page);
 
-	return (uint16_t) ((hash ^ block) % 65535 + 1);
+	return checksum_of(hash, block);
 }

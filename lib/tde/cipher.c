@@ -19,6 +19,7 @@
 #include <openssl/evp.h>
 
 #include "cipher.h"
+#include "cipher_int.h"
 #include "aes_vaes.h"
 
 #define AES_BLOCK_LEN		16	/* bytes */
@@ -239,6 +240,12 @@ bool
 tde_xts_is_fast(const tde_xts *xts)
 {
 	return xts->fast;
+}
+
+const struct xts_vaes *
+tde_xts_vaes(const tde_xts *xts)
+{
+	return xts->fast ? &xts->vaes : NULL;
 }
 
 void

@@ -6,9 +6,11 @@
 
 #include <string.h>
 
+#include "checksum_int.h"
+#include "cipher_int.h"
 #include "page.h"
+#include "page_vaes.h"
 
-#define PD_CHECKSUM_OFFSET	8	/* u16 in the machine's byte order */
 #define PD_PAGESIZE_VERSION_OFFSET	18	/* u16 in the machine's byte order: size and layout version in one */
 #define PAGE_LAYOUT_VERSION		4
 #define ZERO_CHUNK			64	/* bytes looked at before the first decision */
@@ -86,6 +88,7 @@ tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums,
 {
 	uint8_t		tweak[16];
 	const uint8_t *from = in;
+	const struct xts_vaes *vaes;
 
 	/*
 	 * Another process may set hint bits in the caller's buffer at any time.  That is harmless where each byte is
@@ -102,6 +105,12 @@ tde_page_encrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums,
 	}
 
 	make_tweak(id, tweak);
+	vaes = tde_xts_vaes(xts);
+	if (vaes != NULL && checksums)
+	{
+		set_checksum(out, checksum_of(page_vaes_encrypt(vaes, tweak, from, out), id->block));
+		return TDE_PAGE_OK;
+	}
 	if (tde_xts_encrypt(xts, tweak, from + TDE_PAGE_CLEAR, out + TDE_PAGE_CLEAR,
 						TDE_PAGE_SIZE - TDE_PAGE_CLEAR) != 0)
 		return TDE_PAGE_FAILED;
@@ -124,30 +133,55 @@ tde_page_encrypt_verified(tde_xts *xts, const struct tde_page_id *id, bool check
 	return TDE_PAGE_CHECKSUM;
 }
 
+static int
+decrypt_body(tde_xts *xts, const uint8_t tweak[16], uint8_t *page)
+{
+	return tde_xts_decrypt(xts, tweak, page + TDE_PAGE_CLEAR, page + TDE_PAGE_CLEAR,
+						   TDE_PAGE_SIZE - TDE_PAGE_CLEAR);
+}
+
+/* The same, with: was the checksum in the page right for the ciphertext, and what is it for the plaintext? */
+static int
+decrypt_summed(tde_xts *xts, const uint8_t tweak[16], uint32_t block, uint8_t *page, bool *ret_intact,
+			   uint16_t *ret_checksum)
+{
+	const struct xts_vaes *vaes = tde_xts_vaes(xts);
+	uint32_t	before;
+	uint32_t	after;
+
+	if (vaes != NULL)
+	{
+		page_vaes_decrypt(vaes, tweak, page, &before, &after);
+		*ret_intact = get_checksum(page) == checksum_of(before, block);
+		*ret_checksum = checksum_of(after, block);
+		return 0;
+	}
+	*ret_intact = get_checksum(page) == tde_page_checksum(page, block);
+	if (decrypt_body(xts, tweak, page) != 0)
+		return -1;
+	*ret_checksum = tde_page_checksum(page, block);
+	return 0;
+}
+
 enum tde_page_result
 tde_page_decrypt(tde_xts *xts, const struct tde_page_id *id, bool checksums, uint8_t *page)
 {
 	uint8_t		tweak[16];
-	bool		intact = true;
+	bool		intact;
 	uint16_t	checksum;
 
 	if (tde_page_is_zero(page))
 		return TDE_PAGE_ZERO;
-
-	if (checksums)
-		intact = get_checksum(page) == tde_page_checksum(page, id->block);
 	make_tweak(id, tweak);
-	if (tde_xts_decrypt(xts, tweak, page + TDE_PAGE_CLEAR, page + TDE_PAGE_CLEAR,
-						TDE_PAGE_SIZE - TDE_PAGE_CLEAR) != 0)
-		return TDE_PAGE_FAILED;
 	if (!checksums)
-		return TDE_PAGE_OK;
+		return decrypt_body(xts, tweak, page) == 0 ? TDE_PAGE_OK : TDE_PAGE_FAILED;
+	if (decrypt_summed(xts, tweak, id->block, page, &intact, &checksum) != 0)
+		return TDE_PAGE_FAILED;
 
 	/*
 	 * The server must find the damage by its own check, and act on it as it is set to.
 	 * Leaving the disk's value would agree with the plaintext once in 65535 pages.
 	 */
-	checksum = tde_page_checksum(page, id->block);
 	set_checksum(page, intact ? checksum : wrong_checksum(checksum));
 	return intact ? TDE_PAGE_OK : TDE_PAGE_CHECKSUM;
 }

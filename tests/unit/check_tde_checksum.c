@@ -19,7 +19,7 @@ plain_reading(const uint8_t *page, uint32_t block)
 	uint32_t	sums[32];
 	uint32_t	folded = block;
 
-	memcpy(sums, column_start, sizeof(sums));
+	memcpy(sums, tde_column_start, sizeof(sums));
 	for (size_t i = 0; i < 2048 + 64; i++)
 	{
 		uint32_t	word = 0;
