@@ -52,7 +52,7 @@ foreach my $argument (@ARGV)
 {
 	my ($name, $words) = split /:/, $argument, 2;
 	die "suites.pl: there is no suite \"$name\"\n" unless grep { $_->{name} eq $name } @suites;
-	$only{$name} = [ split /,/, $words // '' ];
+	push @{ $only{$name} }, split /,/, $words // '';
 }
 
 # Run with a log; nothing hangs for ever.  Returns the wait status.
@@ -80,8 +80,18 @@ sub run_logged
 	return $?;
 }
 
-# pg_regress and pg_isolation_regress; lines of 15 and TAP of 16 and later.  Results are put into %$results
-# under the test's name.
+# Name and result of a test, from a line of pg_regress: those of 15, and TAP of 16 and later.
+sub regress_result
+{
+	my ($line) = @_;
+
+	return ($1, $2 eq 'ok' ? 'ok' : 'failed')
+	  if $line =~ /^(?:test\s+|\s+)(\S+)\s+\.\.\.\s+(ok|FAILED|failed \(ignored\))/;
+	return ($2, $1 ? 'failed' : 'ok') if $line =~ /^(not )?ok \d+\s+[-+]\s+(\S+)/;
+	return;
+}
+
+# pg_regress and pg_isolation_regress.  Results are put into %$results under the test's name.
 sub run_regress
 {
 	my ($mode, $out, $suite, $results, @options) = @_;
@@ -101,16 +111,30 @@ sub run_regress
 	open my $fh, '<', $log or die "$log: $!\n";
 	while (<$fh>)
 	{
-		my ($name, $ok);
-		if (/^(?:test\s+|\s+)(\S+)\s+\.\.\.\s+(ok|FAILED|failed \(ignored\))/) { ($name, $ok) = ($1, $2 eq 'ok') }
-		elsif (/^(not )?ok \d+\s+[-+]\s+(\S+)/) { ($name, $ok) = ($2, !$1) }
-		else { next }
-		$results->{"$name"} = $ok ? 'ok' : 'failed';
+		my ($name, $result) = regress_result($_);
+		next unless defined $name;
+		$results->{$name} = $result;
 		$count++;
 	}
 	close $fh;
 	# It died, or the server did not start.
 	$results->{"$kind ended"} = $count > 0 && $wait >> 8 <= 1 && !($wait & 127) ? 'ok' : 'failed';
+	return;
+}
+
+# Tests that a Perl test leaves to pg_regress; their lines, which end with a time, are in its log.  The Perl test fails if
+# one of them does, and would hide that others fail on the encrypted server.
+sub inner_results
+{
+	my ($log, $name, $results) = @_;
+
+	open my $fh, '<', $log or return;
+	while (<$fh>)
+	{
+		my ($test, $result) = /\d+ ms$/ ? regress_result($_) : ();
+		$results->{"$name inner $test"} = $result if defined $test;
+	}
+	close $fh;
 	return;
 }
 
@@ -142,6 +166,7 @@ sub run_tap
 			$text =~ s/\Q$work\E/.../g;
 			$text =~ s{\bpid \d+}{pid N}g;
 			$text =~ s{\b[0-9A-F]{1,8}/[0-9A-F]{1,8}\b}{LSN}g;
+			$text =~ s{\b([0-9A-F]{8})-[0-9A-F]{8}-[0-9A-F]{8}\b}{$1-LSN}g;
 			$results->{ sprintf('%s %03d %s', $name, $result->number, $text) } =
 			    $result->has_skip ? 'skipped'
 			  : $result->is_ok    ? 'ok'
@@ -151,6 +176,7 @@ sub run_tap
 		    $parser->skip_all ? 'skipped'
 		  : ($wait >> 8) == 255 || $wait >> 8 == 124 || $wait & 127 || !defined $parser->plan ? 'failed'
 		  :                                                                                   'ok';
+		inner_results("$work/tmp_check/log/regress_log_$name", $name, $results);
 		# The servers' files of tests that passed are of no use, and large.
 		remove_tree("$work/tmp_check") if $wait == 0;
 	}
@@ -242,11 +268,12 @@ my @expected = read_expected();
 my (@rows, @differences);
 my ($unexpected, $total, $broken) = (0, 0, 0);
 
-# The end of a program is a result of its own for comparing, but no test to count.
+# The end of a program, and what one Perl test is made of, are results of their own for comparing, but no tests to count.
 sub tests_only
 {
 	my ($results) = @_;
-	return { map { $_ => $results->{$_} } grep { !/ ended$/ || $results->{$_} eq 'failed' } keys %$results };
+	return { map { $_ => $results->{$_} }
+		  grep { !/ inner \S+$/ && (!/ ended$/ || $results->{$_} eq 'failed') } keys %$results };
 }
 
 foreach my $suite (@suites)

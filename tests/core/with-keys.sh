@@ -3,7 +3,8 @@
 # backup) that is among its arguments; as it is where there is none.  Installed by tests/core/run.
 real=@BINDIR@/@PROGRAM@
 
-# The data directory is the one that is worked on: pg_rewind's target, not its source.
+# The data directory is the one that is worked on: pg_rewind's target, not its source.  pg_waldump may be given the
+# path of a segment instead.
 datadir=""
 waldir=""
 before=""
@@ -19,6 +20,8 @@ for argument; do
 				datadir=$value
 			elif [ -f "$value/../pgx_tde/keys" ]; then
 				datadir=$value/..
+			elif [ -f "$value" ] && [ -f "${value%/*}/../pgx_tde/keys" ]; then
+				datadir=${value%/*}/..
 			fi
 	esac
 	before=$argument
