@@ -23,6 +23,13 @@
 #define CONTROL_PENDING	"global/pg_control.pgx_unpack"
 #define WRITE_BEHIND	(8 * 1024 * 1024)	/* bytes after which the kernel is told to begin writing */
 
+/*
+ * Bytes per write.  A block at once is no faster, and where the kernel gives the file's pages in as large a piece as
+ * it is written, that is memory which nobody has used for long: in a virtual machine the host may have to find it
+ * first.  Copying 330 MB took 1.2 s instead of 0.04 s so.
+ */
+#define WRITE_PIECE		(256 * 1024)
+
 /* A directory that files go into. */
 struct place
 {
@@ -264,7 +271,8 @@ unpack_files_write(struct unpack_files *files, uint64_t offset, const uint8_t *d
 
 	while (done < len)
 	{
-		ssize_t		n = pwrite(files->fd, data + done, len - done, (off_t) (offset + done));
+		size_t		piece = len - done < WRITE_PIECE ? len - done : WRITE_PIECE;
+		ssize_t		n = pwrite(files->fd, data + done, piece, (off_t) (offset + done));
 
 		if (n < 0 && errno == EINTR)
 			continue;
