@@ -91,6 +91,21 @@ sub regress_result
 	return;
 }
 
+# What failed tests of pg_regress printed: mode => suite and test => text.  One that fails on the plain server too has to
+# fail in the same way on the encrypted one.
+my %output;
+
+sub keep_output
+{
+	my ($mode, $suite, $test, $file) = @_;
+
+	open my $fh, '<', $file or return;
+	local $/;
+	(my $text = <$fh> // '') =~ s{\Q$opt{out}/$mode\E}{...}g;
+	$output{$mode}{"$suite $test"} = $text;
+	return;
+}
+
 # pg_regress and pg_isolation_regress.  Results are put into %$results under the test's name.
 sub run_regress
 {
@@ -114,6 +129,7 @@ sub run_regress
 		my ($name, $result) = regress_result($_);
 		next unless defined $name;
 		$results->{$name} = $result;
+		keep_output($mode, $suite->{name}, $name, "$out/$kind/results/$name.out") if $result eq 'failed';
 		$count++;
 	}
 	close $fh;
@@ -126,13 +142,15 @@ sub run_regress
 # one of them does, and would hide that others fail on the encrypted server.
 sub inner_results
 {
-	my ($log, $name, $results) = @_;
+	my ($mode, $suite, $work, $name, $results) = @_;
 
-	open my $fh, '<', $log or return;
+	open my $fh, '<', "$work/log/regress_log_$name" or return;
 	while (<$fh>)
 	{
 		my ($test, $result) = /\d+ ms$/ ? regress_result($_) : ();
-		$results->{"$name inner $test"} = $result if defined $test;
+		next unless defined $test;
+		$results->{"$name inner $test"} = $result;
+		keep_output($mode, $suite, "$name inner $test", "$work/results/$test.out") if $result eq 'failed';
 	}
 	close $fh;
 	return;
@@ -176,7 +194,7 @@ sub run_tap
 		    $parser->skip_all ? 'skipped'
 		  : ($wait >> 8) == 255 || $wait >> 8 == 124 || $wait & 127 || !defined $parser->plan ? 'failed'
 		  :                                                                                   'ok';
-		inner_results("$work/tmp_check/log/regress_log_$name", $name, $results);
+		inner_results($mode, $suite->{name}, "$work/tmp_check", $name, $results);
 		# The servers' files of tests that passed are of no use, and large.
 		remove_tree("$work/tmp_check") if $wait == 0;
 	}
@@ -293,6 +311,8 @@ foreach my $suite (@suites)
 	foreach my $test (sort keys %{ { %$plain, %$encrypted } })
 	{
 		my ($one, $two) = map { $_->{$test} // 'not run' } $plain, $encrypted;
+		my ($printed, $also) = map { $output{$_}{"$suite->{name} $test"} } 'plain', 'encrypted';
+		$two = 'failed in another way' if defined $printed && defined $also && $printed ne $also;
 		next if $one eq $two;
 		my ($why) = grep { $_->{suite} eq $suite->{name} && $test =~ $_->{test} } @expected;
 		$differ++;
