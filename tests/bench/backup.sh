@@ -10,6 +10,8 @@ progname=backup.sh
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # shellcheck source=contrib/lib-setup.sh
 . "$top/contrib/lib-setup.sh"
+# shellcheck source=tests/bench/lib-bench.sh
+. "$top/tests/bench/lib-bench.sh"
 
 usage()
 {
@@ -37,60 +39,26 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
-if [ -z "$work" ]; then
-	# shellcheck disable=SC2086 # a list of words
-	setup_packages $setup_build_packages pgbackrest time
-	setup_machine_id
-	setup_make_work pgx-bench
-	setup_run_unprivileged ../tests/bench/backup.sh "${arguments[@]}"
-	[ "$status" -ne 0 ] || rm -rf "$work"
-	exit "$status"
-fi
-
-say "== Building"
-setup_build
-setup_env
-mkdir -m 700 "$work/socket"
-export PGHOST=$work/socket PGUSER=postgres
-cd "$work"
+bench_as_user pgbackrest time
+bench_begin tde plain
 # What one process does may be in threads, ours, or in a process and its helper, pgBackRest's; on one processor it is
 # all the same.
 [ -z "$cpu" ] || taskset -p -c "$cpu" $$ >>server.log
-trap 'for s in tde plain; do "$setup_bindir/pg_ctl" -D $s -m immediate stop >/dev/null 2>&1 || true; done' EXIT
-trap 'exit 1' INT TERM
 
 # ---- two servers with the same data -----------------------------------------------------------------
 # Ours encrypts; pgBackRest's users have a plain server and let the repository encrypt.
 
-# data directory, port, further lines of postgresql.conf
-make_server()
-{
-	initdb -D "$1" -U postgres -A trust -k --no-instructions >>server.log
-	{
-		printf "listen_addresses = ''\nunix_socket_directories = '%s'\nport = %s\n" "$work/socket" "$2"
-		printf "shared_buffers = 512MB\nmax_wal_size = 8GB\ncheckpoint_timeout = 30min\nautovacuum = off\n"
-		printf "archive_mode = on\n%s" "$3"
-	} >>"$1/postgresql.conf"
-}
-
-start_server()
-{
-	"$setup_bindir/pg_ctl" -D "$1" -l "$1.log" start >>server.log || { tail "$1.log"; die "could not start the server"; }
-}
-
-stop_server()
-{
-	"$setup_bindir/pg_ctl" -D "$1" stop >>server.log
-}
-
+conf="shared_buffers = 512MB
+autovacuum = off
+archive_mode = on"
 mkdir -m 700 keys encrypted area area/archived_wal repo repo/cbc repo/zst repo/log repo/lock repo/spool
-make_server tde 5432 "shared_preload_libraries = 'pgx_tde'
+bench_make_server tde 5432 "$conf
+shared_preload_libraries = 'pgx_tde'
 pgx_tde.keystore_location = '$work/keys'
 pgx_tde.backup_destination = '$work/area'
-archive_command = 'pgx_walcopy \"%p\" \"$work/area/archived_wal/%f\"'
-"
-make_server plain 5433 "archive_command = 'pgbackrest --config=$work/pgbackrest.conf --stanza=bench archive-push %p'
-"
+archive_command = 'pgx_walcopy \"%p\" \"$work/area/archived_wal/%f\"'"
+bench_make_server plain 5433 "$conf
+archive_command = 'pgbackrest --config=$work/pgbackrest.conf --stanza=bench archive-push %p'"
 cat >pgbackrest.conf <<CONF
 [global]
 repo1-path=$work/repo/cbc
@@ -123,8 +91,8 @@ pgbackrest_do()
 	pgbackrest --config="$work/pgbackrest.conf" --stanza=bench "$@"
 }
 
-start_server tde
-start_server plain
+bench_start tde
+bench_start plain
 pgbackrest_do --no-online stanza-create >>server.log 2>&1 || pgbackrest_do stanza-create >>server.log
 pgx_keystore create --kdf-cost 10 keys/keystore.ks >>server.log <<<'bench passphrase'
 psql -X -q -p 5432 -d postgres -v ON_ERROR_STOP=1 >/dev/null <<SQL
@@ -141,12 +109,8 @@ for port in 5432 5433; do
 	psql -X -q -p $port -d bench -c "CHECKPOINT"
 done
 
-say "== Machine and settings"
-sed -n 's/^model name[[:space:]]*: /CPU: /p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *\([0-9]*\) CPU: /\1 x /'
-grep -o -w -E 'aes|vaes|avx2|avx512f' /proc/cpuinfo | sort -u | tr '\n' ' '
-sed -n 's/^MemTotal: */memory: /p' /proc/meminfo
-say "kernel: $(uname -r); file system: $(df --output=fstype "$work" | tail -n 1); $(postgres --version); $(pgbackrest version)"
-say "load before: $(cut -d' ' -f1-3 /proc/loadavg); data: $(psql -XAtq -p 5432 -d bench -c \
+bench_machine "$work"
+say "$(pgbackrest version); data: $(psql -XAtq -p 5432 -d bench -c \
 	"SELECT pg_size_pretty(sum(pg_database_size(oid))) FROM pg_database"); processes or threads: $jobs${cpu:+; all on processor $cpu}"
 
 # ---- what is measured ------------------------------------------------------------------------------------
@@ -220,12 +184,12 @@ run_pgx()
 	measured "$name" backup pgx_dmpall -D "$work/tde" --keep 1 "$@"
 	printf '%s size %s 0\n' "$name" "$(bytes_below "$(newest_in_area)")" >>results
 	case $* in *--no-verify*) ;; *) return 0 ;; esac
-	stop_server tde
+	bench_stop tde
 	empty_directory tde
 	empty_directory encrypted
 	measured "$name" restore pgx_rcvall -D "$work/tde" -B "$work/area" --json "${restore_options[@]}"
 	printf '%s files %s 0\n%s own 0 %s\n' "$name" "$(told files_seconds)" "$name" "$(told peak_kilobytes)" >>results
-	start_server tde
+	bench_start tde
 }
 
 run_pgbackrest()
@@ -235,13 +199,13 @@ run_pgbackrest()
 	measured "$name" backup pgbackrest --config="$work/pgbackrest.conf" --stanza=bench --repo="$repo" \
 		--type=full --compress-type="$type" backup
 	printf '%s size %s 0\n' "$name" "$(bytes_below "$work/repo/$(basename "$(sed -n "s,^repo$repo-path=,,p" pgbackrest.conf)")/backup")" >>results
-	stop_server plain
+	bench_stop plain
 	empty_directory plain
 	# The default type: to the end of WAL, and then it begins a new timeline, as ours.
 	measured "$name" files pgbackrest --config="$work/pgbackrest.conf" --stanza=bench --repo="$repo" restore
 	measured "$name" recovery bash -c recover_plain
 	sum_of_last "$name" restore files recovery
-	start_server plain
+	bench_start plain
 }
 
 restore_options=()
@@ -273,8 +237,7 @@ say "load after: $(cut -d' ' -f1-3 /proc/loadavg)"
 
 median()
 {
-	awk -v n="$1" -v w="$2" -v c="$3" '$1 == n && $2 == w { print $c }' results | sort -n |
-		awk '{ v[NR] = $1 } END { if (NR) printf "%.2f", NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2; else print "-" }'
+	awk -v n="$1" -v w="$2" -v c="$3" '$1 == n && $2 == w { print $c }' results | bench_median
 }
 
 # The peak of the command itself; of pgx_rcvall what it says of itself, since its server is its child.

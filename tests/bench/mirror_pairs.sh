@@ -11,6 +11,8 @@ progname=mirror_pairs.sh
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # shellcheck source=contrib/lib-setup.sh
 . "$top/contrib/lib-setup.sh"
+# shellcheck source=tests/bench/lib-bench.sh
+. "$top/tests/bench/lib-bench.sh"
 
 usage()
 {
@@ -40,48 +42,26 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
-if [ -z "$work" ]; then
-	# shellcheck disable=SC2086 # a list of words
-	setup_packages $setup_build_packages
-	setup_make_work pgx-bench
-	setup_run_unprivileged ../tests/bench/mirror_pairs.sh "${arguments[@]}"
-	[ "$status" -ne 0 ] || rm -rf "$work"
-	exit "$status"
-fi
-
-say "== Building"
-setup_build
-setup_env
+bench_as_user
+bench_begin data
 second=${second:-$work}
-mkdir -m 700 "$work/socket" "$second/mirror" "$second/received" "$work/keys"
-export PGHOST=$work/socket PGUSER=postgres PGPORT=5432 PGDATABASE=postgres
-cd "$work"
+mkdir -m 700 "$second/mirror" "$second/received" "$work/keys"
+export PGPORT=5432 PGDATABASE=postgres
 receiver=""
-trap '[ -z "$receiver" ] || kill "$receiver" 2>/dev/null; "$setup_bindir/pg_ctl" -D data -m immediate stop >/dev/null 2>&1 || true' EXIT
-trap 'exit 1' INT TERM
+trap '[ -z "$receiver" ] || kill "$receiver" 2>/dev/null; bench_end' EXIT
 
-initdb -D data -U postgres -A trust -k --no-instructions >>server.log
-cat >>data/postgresql.conf <<EOF
-listen_addresses = ''
-unix_socket_directories = '$work/socket'
-shared_buffers = 512MB
-max_wal_size = 8GB
-checkpoint_timeout = 30min
+bench_make_server data 5432 "shared_buffers = 512MB
 shared_preload_libraries = 'pgx_tde'
 pgx_tde.keystore_location = '$work/keys'
-pgx_tde.online_wal_directory = '$second/mirror'
-EOF
-pg_ctl -D data -l data.log start >>server.log || { tail data.log; die "could not start the server"; }
+pgx_tde.online_wal_directory = '$second/mirror'"
+bench_start data
 ask() { psql -X -q -A -t -v ON_ERROR_STOP=1 -c "$1"; }
 ask "CREATE EXTENSION pgx_tde"
 ask "SELECT pgx_set_master_key('pgbench passphrase')" >/dev/null
 ask "SELECT pg_create_physical_replication_slot('received')" >/dev/null
 pgbench -i -q -s "$scale" >>server.log 2>&1
 
-say "== Machine and settings"
-sed -n 's/^model name[[:space:]]*: /CPU: /p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *\([0-9]*\) CPU: /\1 x /'
-say "kernel: $(uname -r); file systems: $(df --output=source,fstype "$work" "$second" | tail -n +2 | tr -s ' \n' ' '); $(postgres --version)"
-say "load before: $(cut -d' ' -f1-3 /proc/loadavg)"
+bench_machine "$work" "$second"
 say "pgbench -M prepared -T $seconds, scale $scale, $rounds rounds"
 
 # What the next run has.  Each change is waited for.
@@ -125,11 +105,6 @@ one_run()
 	use_no_receiver
 }
 
-median()
-{
-	sort -n | awk '{ r[NR] = $1 } END { print NR % 2 ? r[(NR + 1) / 2] : (r[NR / 2] + r[NR / 2 + 1]) / 2 }'
-}
-
 for c in $clients; do
 	say "== $c clients (transactions per second, and as a ratio to none)"
 	one_run none "$c"			# does not count: caches are filled then
@@ -150,6 +125,6 @@ for c in $clients; do
 			printf "%5d %10.1f %10.1f %10.1f %8.3f %8.3f\n", i + 1, n, m, r, m / n, r / n
 			print m / n >>"ratios.mirror"; print r / n >>"ratios.received" }'
 	done
-	say "median ratio: mirror $(median <ratios.mirror), received $(median <ratios.received)"
+	say "median ratio: mirror $(bench_median <ratios.mirror), received $(bench_median <ratios.received)"
 done
 [ "$(ask "SELECT failures FROM pgx_wal_mirror_status")" = 0 ] || die "mirroring has failed; see $work/data.log"

@@ -10,6 +10,8 @@ progname=pgbench_pairs.sh
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # shellcheck source=contrib/lib-setup.sh
 . "$top/contrib/lib-setup.sh"
+# shellcheck source=tests/bench/lib-bench.sh
+. "$top/tests/bench/lib-bench.sh"
 
 usage()
 {
@@ -26,7 +28,7 @@ EOF
 }
 
 scale=50 seconds=60 pairs=5 clients=4 against=tablespace work=""
-settings=("shared_buffers = 1GB" "max_wal_size = 8GB" "checkpoint_timeout = 30min")
+settings=("shared_buffers = 1GB")
 arguments=("$@")
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -44,40 +46,14 @@ while [ $# -gt 0 ]; do
 done
 case $against in tablespace|server) ;; *) die "unrecognized value of -a: \"$against\"" ;; esac
 
-if [ -z "$work" ]; then
-	# shellcheck disable=SC2086 # a list of words
-	setup_packages $setup_build_packages
-	setup_make_work pgx-bench
-	setup_run_unprivileged ../tests/bench/pgbench_pairs.sh "${arguments[@]}"
-	[ "$status" -ne 0 ] || rm -rf "$work"
-	exit "$status"
-fi
-
-say "== Building"
-setup_build
-setup_env
-mkdir -m 700 "$work/socket"
-export PGHOST=$work/socket PGUSER=postgres
-cd "$work"
-trap 'for s in tde plain; do "$setup_bindir/pg_ctl" -D $s -m immediate stop >/dev/null 2>&1 || true; done' EXIT
-trap 'exit 1' INT TERM
-
-# data directory, port, further lines of postgresql.conf
-start_server()
-{
-	initdb -D "$1" -U postgres -A trust -k --no-instructions >>server.log
-	{
-		printf "listen_addresses = ''\nunix_socket_directories = '%s'\nport = %s\n" "$work/socket" "$2"
-		printf '%s\n' "${settings[@]}"
-		printf '%s' "${3:-}"
-	} >>"$1/postgresql.conf"
-	pg_ctl -D "$1" -l "$1.log" start >>server.log || { tail "$1.log"; die "could not start the server"; }
-}
-
+bench_as_user
+bench_begin tde plain
+conf=$(printf '%s\n' "${settings[@]}")
 mkdir -m 700 keys encrypted plain-ts
-start_server tde 5432 "shared_preload_libraries = 'pgx_tde'
-pgx_tde.keystore_location = '$work/keys'
-"
+bench_make_server tde 5432 "$conf
+shared_preload_libraries = 'pgx_tde'
+pgx_tde.keystore_location = '$work/keys'"
+bench_start tde
 psql -X -q -p 5432 -d postgres -v ON_ERROR_STOP=1 >/dev/null <<EOF
 CREATE EXTENSION pgx_tde;
 SELECT pgx_set_master_key('pgbench passphrase');
@@ -88,7 +64,8 @@ EOF
 other_port=5432
 if [ "$against" = server ]; then
 	other_port=5433
-	start_server plain $other_port
+	bench_make_server plain $other_port "$conf"
+	bench_start plain
 	psql -X -q -p $other_port -d postgres -c "CREATE DATABASE plain"
 else
 	psql -X -q -p $other_port -d postgres -c "CREATE DATABASE plain TABLESPACE plain"
@@ -97,11 +74,7 @@ say "== Filling both databases, scale $scale"
 pgbench -p 5432 -i -q -s "$scale" encrypted >>server.log 2>&1
 pgbench -p $other_port -i -q -s "$scale" plain >>server.log 2>&1
 
-say "== Machine and settings"
-sed -n 's/^model name[[:space:]]*: /CPU: /p' /proc/cpuinfo | sort | uniq -c | sed 's/^ *\([0-9]*\) CPU: /\1 x /'
-grep -o -w -E 'aes|vaes|avx2|avx512f' /proc/cpuinfo | sort -u | tr '\n' ' '
-sed -n 's/^MemTotal: */memory: /p' /proc/meminfo
-say "kernel: $(uname -r); file system: $(df --output=fstype "$work" | tail -n 1); $(postgres --version)"
+bench_machine "$work"
 printf '%s; ' "${settings[@]}"
 say "pgbench -M prepared -c $clients -j 2 -T $seconds; against: plain $against"
 
@@ -136,5 +109,4 @@ for ((i = 1; i <= pairs; i++)); do
 "
 	printf '%4d %12.1f %12.1f %8s\n' "$i" "$encrypted" "$plain" "$ratio"
 done
-printf '%s' "$ratios" | sort -n |
-	awk '{ r[NR] = $1 } END { m = NR % 2 ? r[(NR + 1) / 2] : (r[NR / 2] + r[NR / 2 + 1]) / 2; printf "median ratio: %.4f\n", m }'
+say "median ratio: $(printf '%s' "$ratios" | bench_median)"
