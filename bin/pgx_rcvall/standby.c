@@ -265,8 +265,8 @@ start_server(struct standby *s)
 		START_TIMEOUT, "start", NULL};
 	bool		ok = s->ks == NULL || pgx_handover_prepare(s->ks, &s->handover_fd) == PGX_EXIT_OK;
 
-	/* A server that needs it would go on with it until its first restart only. */
-	(void) unsetenv("PGPASSWORD");
+	/* A server that needs them would go on with them until its first restart only. */
+	standby_forget_passwords();
 	(void) unsetenv("PGAPPNAME");	/* nor is it to show under the name of whoever runs this */
 	if (ok)
 	{

@@ -65,6 +65,16 @@ extern char *standby_restore_command(const struct standby *s);
 extern bool standby_finish_backup(struct standby *s);
 extern void standby_end_backup(struct standby *s);
 
+/*
+ * standby_conninfo.c: the connection strings in the options are good; what to connect with, and what the standby is to
+ * follow, both freed by the caller; does that work for it?
+ */
+extern bool standby_check_conninfo(const struct rcvall_options *opts);
+extern char *standby_source_conninfo(const char *conninfo);
+extern char *standby_conninfo_of(PGconn *conn);
+extern bool standby_check_connection(struct standby *s);
+extern void standby_forget_passwords(void); /* in our environment */
+
 /* standby_primary.c: the server that is copied */
 extern bool standby_connect(struct standby *s);
 extern bool standby_check_slot(struct standby *s);

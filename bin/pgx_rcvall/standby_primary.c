@@ -38,81 +38,6 @@ query(PGconn *conn, const char *sql, const char *param, const char *what)
 	return NULL;
 }
 
-/* A password would show in the list of processes, ours and pg_basebackup's, and stay in a file. */
-static bool
-check_conninfo(const char *conninfo, const char *option)
-{
-	char	   *why = NULL;
-	PQconninfoOption *parts = PQconninfoParse(conninfo, &why);
-	bool		has_password = false;
-
-	if (parts == NULL)
-	{
-		char	   *line = pgx_first_line(why != NULL ? why : "out of memory");
-
-		pgx_log_error("invalid value for option %s: %s", option, line);
-		free(line);
-		PQfreemem(why);
-		return false;
-	}
-	for (PQconninfoOption *p = parts; p->keyword != NULL; p++)
-	{
-		if (strcmp(p->keyword, "password") == 0 && p->val != NULL)
-			has_password = true;
-	}
-	PQconninfoFree(parts);
-	if (has_password)
-	{
-		pgx_log_error("a password cannot be given with option %s", option);
-		pgx_log_hint("Put it into a password file, ~/.pgpass or the one that \"passfile\" names.");
-	}
-	return !has_password;
-}
-
-/* 'value', as a connection string wants it, added to the text. */
-static char *
-add_part(char *text, const char *keyword, const char *value)
-{
-	char	   *quoted = pgx_alloc(2 * strlen(value) + 1);
-	char	   *more;
-	size_t		n = 0;
-
-	for (const char *p = value; *p != '\0'; p++)
-	{
-		if (*p == '\'' || *p == '\\')
-			quoted[n++] = '\\';
-		quoted[n++] = *p;
-	}
-	more = pgx_printf("%s%s%s='%s'", text, text[0] != '\0' ? " " : "", keyword, quoted);
-	free(quoted);
-	free(text);
-	return more;
-}
-
-/* What the connection was made with, as pg_basebackup -R notes it, but never a password or a name. */
-static char *
-conninfo_of(PGconn *conn)
-{
-	/* The name in the environment is the one of whoever runs this; cluster_name is the standby's. */
-	static const char *const left_out[] = {
-		"password", "dbname", "replication", "fallback_application_name", "application_name"
-	};
-	PQconninfoOption *parts = PQconninfo(conn);
-	char	   *text = pgx_strdup("");
-
-	for (PQconninfoOption *p = parts; p != NULL && p->keyword != NULL; p++)
-	{
-		bool		skip = p->val == NULL || p->val[0] == '\0';
-
-		for (size_t i = 0; i < sizeof(left_out) / sizeof(left_out[0]); i++)
-			skip = skip || strcmp(p->keyword, left_out[i]) == 0;
-		if (!skip)
-			text = add_part(text, p->keyword, p->val);
-	}
-	PQconninfoFree(parts);
-	return text;
-}
-
 static bool
 check_version(struct standby *s)
 {
@@ -213,41 +138,21 @@ find_keystore_directory(struct standby *s)
 	return true;
 }
 
-/* What a standby connects with need not name a database; we need one.  The caller frees it. */
-static char *
-with_database(const char *conninfo)
-{
-	PQconninfoOption *parts = PQconninfoParse(conninfo, NULL);
-	char	   *text = pgx_strdup("");
-	bool		named = getenv("PGDATABASE") != NULL || getenv("PGSERVICE") != NULL;
-
-	for (PQconninfoOption *p = parts; p != NULL && p->keyword != NULL; p++)
-	{
-		if (p->val == NULL)
-			continue;
-		named |= strcmp(p->keyword, "dbname") == 0 || strcmp(p->keyword, "service") == 0;
-		text = add_part(text, p->keyword, p->val);
-	}
-	PQconninfoFree(parts);
-	return named ? text : add_part(text, "dbname", "postgres");
-}
-
 bool
 standby_connect(struct standby *s)
 {
 	char	   *source;
 
-	if (!check_conninfo(s->source, s->opts->from != NULL ? "--from" : "--primary-conninfo") ||
-		(s->opts->primary_conninfo != NULL && !check_conninfo(s->opts->primary_conninfo, "--primary-conninfo")))
+	if (!standby_check_conninfo(s->opts))
 		return false;
-	source = with_database(s->source);
+	source = standby_source_conninfo(s->source);
 	s->conn = pgx_connect(source);
 	free(source);
 	if (s->conn == NULL)
 		return false;
-	s->conninfo = s->opts->primary_conninfo != NULL ? pgx_strdup(s->opts->primary_conninfo) : conninfo_of(s->conn);
+	s->conninfo = s->opts->primary_conninfo != NULL ? pgx_strdup(s->opts->primary_conninfo) : standby_conninfo_of(s->conn);
 	/* A backup knows its own tablespaces. */
-	return check_version(s) && (s->opts->from == NULL || read_tablespaces(s)) && find_keystore_directory(s) &&
+	return check_version(s) && standby_check_connection(s) && (s->opts->from == NULL || read_tablespaces(s)) && find_keystore_directory(s) &&
 		standby_check_slot(s);
 }
 
