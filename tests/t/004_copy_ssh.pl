@@ -1,6 +1,4 @@
 # pgx_keystore copy to another host, through a real sshd on the loopback interface.
-#
-# sshd runs as the user who runs the test, with its own configuration, host key and authorized keys.
 
 use strict;
 use warnings;
@@ -8,84 +6,24 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use Cwd ();
-use IO::Socket::INET;
 use PgxCommand;
+use PgxSshd;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my ($sshd) = grep { -x } '/usr/sbin/sshd', '/usr/local/sbin/sshd', '/usr/bin/sshd';
-plan skip_all => 'sshd is not installed' unless $sshd;
+plan skip_all => 'sshd is not installed' unless find_sshd();
 
 my $top = new_dir();
 my $bin = Cwd::abs_path((grep { -x "$_/pgx_keystore" } split /:/, $ENV{PATH})[0]);
-my $user = getpwuid $>;
-
-# sshd started by root wants its separation directory; any other user's does not.
-mkdir '/run/sshd', 0755 if $> == 0;
-
-for my $key ('host_key', 'client_key')
-{
-	system_or_bail('ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', "$top/$key");
-}
-write_file("$top/authorized_keys", read_file("$top/client_key.pub"));
-
-my $port = do
-{
-	my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', LocalPort => 0) or die $!;
-	$s->sockport;
-};
-write_file("$top/sshd_config", <<"EOF");
-Port $port
-ListenAddress 127.0.0.1
-HostKey $top/host_key
-AuthorizedKeysFile $top/authorized_keys
-PidFile $top/sshd.pid
-StrictModes no
-UsePAM no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-LogLevel VERBOSE
-SetEnv LD_LIBRARY_PATH=$ENV{LD_LIBRARY_PATH}
-EOF
-
-my $pid = fork;
-if ($pid == 0)
-{
-	open STDIN, '<', '/dev/null';
-	exec $sshd, '-D', '-f', "$top/sshd_config", '-E', "$top/sshd.log" or POSIX::_exit(127);
-}
-
-END
-{
-	if ($pid)
-	{
-		my $rc = $?;
-		kill 'TERM', $pid;
-		waitpid $pid, 0;
-		$? = $rc;
-	}
-}
-
-my $up = 0;
-for (1 .. 10 * $PostgreSQL::Test::Utils::timeout_default)
-{
-	last if $up = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port);
-	select undef, undef, undef, 0.1;
-}
-ok($up, 'sshd is up') or BAIL_OUT("sshd did not start:\n" . (read_file("$top/sshd.log") // ''));
-close $up;
-
-my @ssh = map { ('--ssh-option', $_) } (
-	'-F', '/dev/null', '-p', $port, '-i', "$top/client_key", '-o', 'IdentitiesOnly=yes',
-	'-o', "UserKnownHostsFile=$top/known_hosts", '-o', 'StrictHostKeyChecking=accept-new',
-	'-o', 'BatchMode=yes', '-o', 'LogLevel=ERROR');
+my $sshd = start_sshd($top);
+my @ssh = map { ('--ssh-option', $_) } ssh_options($sshd);
 my @remote = ('--remote-command', "$bin/pgx_keystore");
 
 mkdir "$top/primary", 0700;
 my $source = new_keystore("$top/primary");
 my $uuid = keystore_uuid($source);
 my @copy = ('pgx_keystore', 'copy', '--from', $source, @ssh, @remote);
-my $host = "$user\@127.0.0.1";
+my $host = $sshd->{host};
 
 my $out = cmd_ok([ @copy, '--to', "$host:$top/far" ],
 	qr/^keystore $uuid generation 1 has been copied to "\Q$top\E\/far\/keystore.ks"$/m, 'copy to HOST:DIR');
@@ -141,6 +79,6 @@ cmd_fails([ @copy, '--ssh', "$top/cut", '--to', "$host:$top/x" ], 1, qr/error: .
 ok(!-e "$top/cut-off", 'nothing was stored');
 
 # No secret is in what was sent: the bytes are the file's, and the log knows no passphrase.
-unlike(read_file("$top/sshd.log"), qr/\Q$passphrase\E/, 'no passphrase in the log of sshd');
+unlike(read_file($sshd->{log}), qr/\Q$passphrase\E/, 'no passphrase in the log of sshd');
 
 done_testing();

@@ -1,0 +1,156 @@
+# 323_standby_faults.pl
+#		pgx_rcvall --standby on disks that are full, and with a keystore that comes through a real sshd: whatever fails,
+#		nothing is left.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use POSIX ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use PgxBackup;
+use PgxSshd;
+use PgxStandby;
+use PgxTde;
+
+my $primary = backup_primary('primary', conf => "autovacuum = off\n");
+fill_tablespaces($primary, 'MARK_build');
+$primary->safe_psql('postgres',
+	q{CREATE TABLE big TABLESPACE sec AS SELECT g, md5(g::text) AS x FROM generate_series(1, 100000) g; CHECKPOINT});
+my $plan = plan_standby($primary, 'standby');
+my $from = "host='" . $primary->host . "' port=" . $primary->port . ' dbname=postgres';
+my @from = ('--from', $from);
+my @slot = ('--slot', 'slot1', '--create-slot');
+my @pass = ('--passphrase-file', pass_file($primary), @slot);
+my @backup = ('-B', area_dir($primary), '--primary-conninfo', $from);
+
+# ---- full disks ------------------------------------------------------------------------------------
+
+# A file system of some bytes, or files, that only one program and what it starts can see.  It is a user's own right to
+# make one, where the kernel lets users have namespaces.  What is in it at the end is written to a file.
+my @apart = qw(unshare --map-current-user --keep-caps --mount);
+my $small_disk = write_file(work_dir() . '/small_disk.pl', <<'EOF');
+my ($limit, $dir, $left, @argv) = @ARGV;
+my $type = 'tmpfs';
+syscall($ENV{SYS_mount} + 0, $type, $dir, $type, 0, $limit) == 0 or die "could not mount: $!\n";
+my $rc = system(@argv);
+open my $fh, '>', $left or die "$!";
+opendir my $dh, $dir or die "$!";
+print $fh map { "$_\n" } grep { !/^\.\.?$/ } readdir $dh;
+close $fh or die "$!";
+exit($rc & 127 ? 128 + ($rc & 127) : $rc >> 8);
+EOF
+
+# Of the machines that the server runs on.
+my %mount_number = (x86_64 => 165, aarch64 => 40);
+$ENV{SYS_mount} = $mount_number{ (POSIX::uname())[4] } // 0;
+my $disk = work_dir() . '/disk';
+my $left = work_dir() . '/left';
+mkdir $disk, 0700;
+
+sub on_small_disk
+{
+	my ($limit, @argv) = @_;
+	unlink $left;
+	local %ENV = %ENV;
+	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER PGDATA)};
+	return run_program([ @apart, $^X, $small_disk, $limit, $disk, $left, @argv ], timeout => 300);
+}
+
+sub full_disk_fails
+{
+	my ($name, $limit, $message, @args) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($rc, $out, $err) = on_small_disk($limit, build_args($plan, @args));
+	is($rc, 1, "$name: exit code");
+	like($err, $message, "$name: message");
+	is(slurp_raw($left), '', "$name: nothing is left on the disk");
+	standby_absent($plan, $name);
+	return;
+}
+
+SKIP:
+{
+	my ($rc) = on_small_disk('size=4k', 'true');
+	skip 'a user namespace is needed, and unshare (package util-linux) that can keep its rights', 1 if $rc != 0;
+	($rc) = on_small_disk('size=4k', 'sh', '-c', "echo x >'$disk/one' && ! dd if=/dev/zero of='$disk/two' bs=4k count=1");
+	is($rc, 0, 'control: such a disk is full after a page');
+	is(slurp_raw($left) =~ s/two\n//r, "one\n", 'control: and what is left on it is seen');
+
+	my @data = (@pass, '-D', "$disk/data");
+	my $full = qr/No space left on device/;
+	full_disk_fails('base backup', 'size=6m', qr/$full.*program ".*pg_basebackup" failed with exit code 1/s, @from, @data);
+	# WAL is received beside the data, into segments of their whole length.
+	full_disk_fails('its WAL', 'size=12m', qr/$full.*program ".*pg_basebackup" failed with exit code 1/s, @from, @data);
+	full_disk_fails('a directory for the keystore', 'nr_inodes=1', qr/could not create directory "\Q$disk\E\/keys": $full/, @from, @pass,
+		'--keystore-location', "$disk/keys");
+	full_disk_fails('keystore', 'nr_inodes=2', $full, @from, @pass, '--keystore-location', "$disk/keys");
+	full_disk_fails('automatic opening', 'size=4k', $full, @from, @pass, '--keystore-location', "$disk/keys", '--auto-open');
+
+	dmpall_ok($primary, '--label', 'plain');
+	dmpall_ok($primary, '--label', 'packed', '--compress=zstd', '--passphrase-file', pass_file($primary));
+	full_disk_fails('from a backup', 'size=6m', qr/could not (copy|write|create) file ".*$full/, @backup, @data, '--backup', 'plain');
+	full_disk_fails('from a compressed backup', 'size=6m', qr/could not (write|create) file ".*$full/, @backup, @data, '--backup', 'packed');
+	full_disk_fails('no room for directories', 'nr_inodes=20', $full, @backup, @data, '--backup', 'packed');
+
+	# As large as it must be, it works there too.
+	($rc, my $out, my $err) = on_small_disk('size=600m', 'sh', '-c', '"$@" && psql -XAtq -h "$0" -p ' . $plan->{port}
+		. " -d postgres -c 'SELECT pg_is_in_recovery()' && pg_ctl -s -w -D '$disk/data' stop", $primary->host, build_args($plan, @from, @data));
+	is($rc, 0, 'control: a disk with room') or diag($err);
+	like($out, qr/^The standby is streaming\.\nt$/m, 'control: a standby is built on it');
+	stop_standby($plan);
+}
+
+# ---- a keystore that comes through sshd ----------------------------------------------------------------
+
+SKIP:
+{
+	skip 'sshd is not installed', 1 unless find_sshd();
+	my $dir = work_dir() . '/ssh';
+	mkdir $dir, 0700;
+	my $sshd = start_sshd($dir);
+
+	# The real ssh; what a user has in ~/.ssh/config is in its arguments.
+	my ($ssh) = grep { -x } map { "$_/ssh" } split /:/, $ENV{PATH};
+	mkdir "$dir/bin", 0700;
+	write_file("$dir/bin/ssh", "#!/bin/sh\nexec '$ssh' " . join(' ', map { "'$_'" } ssh_options($sshd)) . ' "$@"' . "\n", 0700);
+	my %path = (PATH => "$dir/bin:$ENV{PATH}");
+	my $keystore = "$sshd->{host}:" . keystore_dir($primary);
+
+	build_fails($plan, 'no such directory over there', 1, qr/could not fetch the keystore "\/nowhere\/keystore.ks" from host "\Q$sshd->{host}\E"/,
+		\%path, @from, @pass, '--keystore', "$sshd->{host}:/nowhere");
+	mkdir "$dir/empty", 0700;
+	write_file("$dir/empty/keystore.ks", '');
+	build_fails($plan, 'an empty file over there', 1, qr/could not fetch the keystore/, \%path, @from, @pass, '--keystore', "$sshd->{host}:$dir/empty");
+	write_file("$dir/empty/keystore.ks", substr slurp_raw(keystore_file($primary)), 0, 300);
+	build_fails($plan, 'half a file over there', 1, qr/error: .*(corrupted|damaged|truncated)/, \%path, @from, @pass, '--keystore',
+		"$sshd->{host}:$dir/empty");
+	build_fails($plan, 'a name for the shell over there', 1, qr/could not fetch the keystore/, \%path, @from, @pass, '--keystore',
+		"$sshd->{host}:$dir/x;touch $dir/pwned;");
+	ok(!-e "$dir/pwned", 'and no shell ran it');
+	build_fails($plan, 'the wrong passphrase for it', 2, qr/passphrase/, \%path, @from, @slot, '--keystore', $keystore, '--passphrase-file',
+		write_file(work_dir() . '/bad', "not the passphrase\n"));
+
+	my $weird = "$dir/it's a `place` \$(x)";
+	mkdir $weird, 0700;
+	write_file("$weird/keystore.ks", slurp_raw(keystore_file($primary)));
+	foreach my $case ([ 'from the primary', $keystore, @from ], [ 'a directory with a name', "$sshd->{host}:$weird", @backup ])
+	{
+		my ($name, $place, @how) = @$case;
+		my ($rc, $out, $err) = build($plan, \%path, @how, @pass, '--keystore', $place);
+		is($rc, 0, "$name: built") or diag($err);
+		is_same_file(keystore_file($primary), "$plan->{keys}/keystore.ks", "$name: the same bytes");
+		streams($plan, $name);
+		stop_standby($plan);
+	}
+	my $log = slurp_raw($sshd->{log});
+	like($log, qr/Accepted publickey/, 'control: sshd was asked');
+	is(index($log, $PASSPHRASE), -1, 'and knows no passphrase');
+}
+
+done_testing();
