@@ -298,7 +298,8 @@ reseal(const struct target *target, keystore *ks)
 	}
 	if (resealed)
 		printf("automatic opening has been enabled anew\n");
-	return PGX_EXIT_OK;
+	st = keystore_rekey_end(ks, target->path);
+	return st == KEYSTORE_OK ? PGX_EXIT_OK : pgx_log_keystore(ks, st);
 }
 
 int

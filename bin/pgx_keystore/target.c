@@ -106,7 +106,11 @@ store(struct target *target, keystore *ks)
 
 	if (target->path != NULL)
 	{
-		st = keystore_store(ks, target->path);
+		st = KEYSTORE_OK;
+		if (target->rekeyed)
+			st = keystore_rekey_begin(ks, target->path, target->envelope, sizeof(target->envelope));
+		if (st == KEYSTORE_OK)
+			st = keystore_store(ks, target->path);
 		return st == KEYSTORE_OK ? PGX_EXIT_OK : pgx_log_keystore(ks, st);
 	}
 	st = keystore_serialize(ks, &bytes, &len);

@@ -278,6 +278,19 @@ try_ksk(keystore *ks, const uint8_t ksk[KEYSTORE_KEY_LEN], const char **ret_reas
 					reason != NULL ? reason : "its content was altered");
 }
 
+/* If a rekey was interrupted before auto-open was made anew, then what leads from the one KSK to the other is still there. */
+static enum keystore_status
+follow_rekey(keystore *ks, const struct location *loc, uint8_t ksk[KEYSTORE_KEY_LEN],
+			 const char **ret_reason)
+{
+	bool		followed = false;
+	enum keystore_status status = ksi_envelope_follow(ks, &loc->place, ksk, &followed);
+
+	if (status != KEYSTORE_OK)
+		return status;
+	return followed ? try_ksk(ks, ksk, ret_reason) : KEYSTORE_EWRONGKEY;
+}
+
 /*
  * Unseal the KSK.  KEYSTORE_EWRONGKEY comes without a message; *ret_reason says
  * why.  The keystore itself, if one is loaded, has the last word.
@@ -312,6 +325,8 @@ unseal(keystore *ks, const struct location *loc, const uint8_t *buf,
 						  ksi_crypto_reason());
 	if (status == KEYSTORE_OK && ks->loaded)
 		status = try_ksk(ks, ret_ksk, ret_reason);
+	if (status == KEYSTORE_EWRONGKEY && result == KSI_CRYPTO_OK)
+		status = follow_rekey(ks, loc, ret_ksk, ret_reason);
 
 out:
 	keystore_wipe(key, sizeof(key));

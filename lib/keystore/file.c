@@ -273,8 +273,8 @@ is_new_file_of(const char *name, const char *base)
  * Remove what writers that died have left.  A living one holds a lock on its file.
  * Best effort: nothing depends on it but tidiness.
  */
-static void
-sweep(const struct ksi_place *place, const char *base)
+void
+ksi_sweep(const struct ksi_place *place, const char *base)
 {
 	int			fd = openat(place->dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR		   *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -304,8 +304,8 @@ sweep(const struct ksi_place *place, const char *base)
 }
 
 /*
- * Create a file of a name of its own, and lock it for sweep().  Another writer's
- * sweep() may take it in the moment between; then try the next name.
+ * Create a file of a name of its own, and lock it for ksi_sweep().  Another writer's
+ * ksi_sweep() may take it in the moment between; then try the next name.
  */
 static enum keystore_status
 create_new(keystore *ks, const struct ksi_place *place, const char *base, char *name, size_t size,
@@ -331,7 +331,7 @@ create_new(keystore *ks, const struct ksi_place *place, const char *base, char *
 		if (fd < 0)
 			break;
 
-		/* Where there is no flock() there is no sweep() either, so its failure does not matter. */
+		/* Where there is no flock() there is no ksi_sweep() either, so its failure does not matter. */
 		(void) flock(fd, LOCK_EX);
 		if (fchmod(fd, S_IRUSR | S_IWUSR) == 0 && fstat(fd, &st) == 0 && st.st_nlink > 0)
 		{
@@ -396,7 +396,7 @@ ksi_replace(keystore *ks, const struct ksi_place *place, const char *base, const
 	bool		created = true;
 	int			fd = -1;
 
-	sweep(place, base);
+	ksi_sweep(place, base);
 	status = create_new(ks, place, base, name, sizeof(name), &fd);
 	if (status != KEYSTORE_OK)
 		return status;

@@ -40,6 +40,7 @@ extern "C" {
 #define KEYSTORE_PREV_NAME			"keystore.ks.prev"
 #define KEYSTORE_AUTO_OPEN_NAME		"keystore.aks"
 #define KEYSTORE_LOCK_NAME			"keystore.lock"
+#define KEYSTORE_REKEY_NAME			"keystore.rekey"	/* while a rekey is being stored */
 #define KEYSTORE_BACKUP_NOTE_NAME	"keystore.backup"	/* what was last backed up */
 
 #define KEYSTORE_UUID_LEN			16	/* bytes */
@@ -402,7 +403,7 @@ extern enum keystore_status keystore_kdf_calibrate(enum keystore_kdf kdf, unsign
  * It goes to the standbys with the new file, and nowhere else: whoever has the old KSK can open it.
  * The former KSK is kept in the encrypted body, so that rings and files from before the rekey still
  * open (keystore_open_like(), keystore_import_ring()).  Auto-open files of the old KSK do not open
- * any more; keystore_auto_open_reseal() makes them anew.
+ * any more; keystore_auto_open_reseal() makes them anew.  See keystore_rekey_begin() for storing it.
  */
 extern enum keystore_status keystore_rekey(keystore *ks,
 										   const struct keystore_passphrase *passphrases, size_t count,
@@ -430,6 +431,19 @@ extern enum keystore_status keystore_open_rekeyed(keystore *ks,
 												  const uint8_t former_ksk[KEYSTORE_KEY_LEN],
 												  const void *envelope,
 												  size_t envelope_len) KEYSTORE_MUST_CHECK;
+
+/*
+ * Storing a rekeyed keystore takes more than one step: the file, auto-open, the news to other servers.
+ * begin() leaves the envelope beside path, in the file KEYSTORE_REKEY_NAME, before the first of them, and
+ * end() takes it away after the last (fine if there is none).  Whatever happens between: auto-open still opens,
+ * and pending() has the envelope for who goes on, if the open keystore ks is the one that it leads to.
+ */
+extern enum keystore_status keystore_rekey_begin(keystore *ks, const char *path, const void *envelope,
+												 size_t envelope_len) KEYSTORE_MUST_CHECK;
+extern enum keystore_status keystore_rekey_pending(keystore *ks, const char *path,
+												   uint8_t ret_envelope[KEYSTORE_ENVELOPE_LEN],
+												   bool *ret_pending) KEYSTORE_MUST_CHECK;
+extern enum keystore_status keystore_rekey_end(keystore *ks, const char *path) KEYSTORE_MUST_CHECK;
 
 /*
  * Replace the slot that old_passphrase opens by one for new_passphrase; the KSK and

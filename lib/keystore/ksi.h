@@ -451,9 +451,20 @@ extern void ksi_place_close(struct ksi_place *place);
 extern enum keystore_status ksi_file_read(keystore *ks, const struct ksi_place *place,
 										  const char *base, size_t max_len, uint8_t **ret_buf,
 										  size_t *ret_len);
+extern void ksi_sweep(const struct ksi_place *place, const char *base);
 extern enum keystore_status ksi_replace(keystore *ks, const struct ksi_place *place,
 										const char *base, const void *buf, size_t len,
 										enum ksi_existing existing);
+
+/* ---- envelope.c ----------------------------------------------------------------- */
+
+extern enum keystore_status ksi_envelope_seal(keystore *ks, const struct ksi_header *header,
+											  const uint8_t *new_ksk,
+											  uint8_t env[KEYSTORE_ENVELOPE_LEN]);
+extern enum keystore_status ksi_envelope_open(keystore *ks, const uint8_t *env, size_t len,
+											  struct ksi_secret *ret_ksk);
+extern enum keystore_status ksi_envelope_follow(keystore *ks, const struct ksi_place *place,
+												uint8_t ksk[KEYSTORE_KEY_LEN], bool *ret_followed);
 
 /* ---- backup.c ------------------------------------------------------------------- */
 

@@ -8,192 +8,11 @@
  */
 #include <config.h>
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "ksi.h"
-
-#define INFO_ENVELOPE		"pgx keystore rekey"
-
-#define MAGIC_LEN			8
-static const uint8_t envelope_magic[MAGIC_LEN] = {'P', 'G', 'X', 'K', 'E', '\r', '\n', 0x1a};
-
-#define ENVELOPE_VERSION	1
-#define ENV_VERSION			8
-#define ENV_FLAGS			10
-#define ENV_RESERVED		12
-#define ENV_UUID			16
-#define ENV_GENERATION		32
-#define ENV_OLD				40
-#define ENV_NEW				56
-#define ENV_IV				72
-#define ENV_SEALED			84
-#define ENV_TAG				116
-
-static_assert(ENV_TAG + KSI_TAG_LEN == KEYSTORE_ENVELOPE_LEN, "the tag ends the envelope");
-
-/* ---- the envelope --------------------------------------------------------------------- */
-
-static enum keystore_status
-fail_envelope(keystore *ks)
-{
-	return ksi_fail(ks, KEYSTORE_ECRYPTO, "encryption or decryption of a rekey envelope failed: %s",
-					ksi_crypto_reason());
-}
-
-static enum ksi_crypto
-envelope_key(const uint8_t *old_ksk, const uint8_t *uuid, uint8_t key[KEYSTORE_KEY_LEN])
-{
-	return ksi_hkdf(old_ksk, KEYSTORE_KEY_LEN, uuid, KEYSTORE_UUID_LEN,
-					(const uint8_t *) INFO_ENVELOPE, strlen(INFO_ENVELOPE), key, KEYSTORE_KEY_LEN);
-}
-
-static enum keystore_status
-seal_envelope(keystore *ks, const struct ksi_header *header, const uint8_t *new_ksk,
-			  uint8_t env[KEYSTORE_ENVELOPE_LEN])
-{
-	enum keystore_status status = KEYSTORE_OK;
-	uint8_t		key[KEYSTORE_KEY_LEN];
-
-	memcpy(env, envelope_magic, MAGIC_LEN);
-	(void) ksi_put16(env + ENV_VERSION, ENVELOPE_VERSION);
-	(void) ksi_put16(env + ENV_FLAGS, 0);
-	(void) ksi_put32(env + ENV_RESERVED, 0);
-	memcpy(env + ENV_UUID, header->uuid, KEYSTORE_UUID_LEN);
-	(void) ksi_put64(env + ENV_GENERATION, header->generation);
-	if (ksi_identity(ks->ksk.ptr, header->uuid, KSI_INFO_KSK_IDENTITY,
-					 env + ENV_OLD) != KSI_CRYPTO_OK ||
-		ksi_identity(new_ksk, header->uuid, KSI_INFO_KSK_IDENTITY,
-					 env + ENV_NEW) != KSI_CRYPTO_OK ||
-		!ksi_random(env + ENV_IV, KSI_IV_LEN) ||
-		envelope_key(ks->ksk.ptr, header->uuid, key) != KSI_CRYPTO_OK ||
-		ksi_gcm_seal(key, env + ENV_IV, env, ENV_IV, new_ksk, KEYSTORE_KEY_LEN, env + ENV_SEALED,
-					 env + ENV_TAG) != KSI_CRYPTO_OK)
-		status = fail_envelope(ks);
-	keystore_wipe(key, sizeof(key));
-	return status;
-}
-
-static enum keystore_status
-check_envelope(keystore *ks, const uint8_t *env, size_t len)
-{
-	if (!ksi_format_begins_with(env, len, envelope_magic))
-		return ksi_fail(ks, KEYSTORE_EFORMAT, "the data is not a rekey envelope");
-	if (len != KEYSTORE_ENVELOPE_LEN)
-		return ksi_fail(ks, KEYSTORE_EDAMAGED,
-						"rekey envelope is corrupted: size = %zu bytes, expected size = %d bytes",
-						len, KEYSTORE_ENVELOPE_LEN);
-	if (ksi_get16(env + ENV_VERSION) != ENVELOPE_VERSION || ksi_get16(env + ENV_FLAGS) != 0 ||
-		ksi_get32(env + ENV_RESERVED) != 0)
-		return ksi_fail(ks, KEYSTORE_EVERSION,
-						"rekey envelope has format version %u, but only version %d is supported",
-						ksi_get16(env + ENV_VERSION), ENVELOPE_VERSION);
-	if (memcmp(env + ENV_UUID, ks->header.uuid, KEYSTORE_UUID_LEN) != 0)
-		return ksi_fail(ks, KEYSTORE_ECONFLICT,
-						"the rekey envelope does not belong to keystore \"%s\"", ks->where);
-	return KEYSTORE_OK;
-}
-
-/* Of the KSK and its predecessors, newest first, the one with this identity; NULL if there is none. */
-static enum keystore_status
-find_ksk(keystore *ks, const uint8_t identity[KSI_IDENTITY_LEN], const uint8_t **ret_ksk)
-{
-	uint8_t		own[KSI_IDENTITY_LEN];
-
-	for (size_t i = ks->history.former_count + 1; i > 0; i--)
-	{
-		const uint8_t *ksk = i > ks->history.former_count ? ks->ksk.ptr :
-			ksi_formers(&ks->history)[i - 1].key;
-
-		if (ksi_identity(ksk, ks->header.uuid, KSI_INFO_KSK_IDENTITY, own) != KSI_CRYPTO_OK)
-			return fail_envelope(ks);
-		if (memcmp(own, identity, KSI_IDENTITY_LEN) == 0)
-		{
-			*ret_ksk = ksk;
-			return KEYSTORE_OK;
-		}
-	}
-	*ret_ksk = NULL;
-	return KEYSTORE_OK;
-}
-
-/* What the envelope holds, for who has the KSK that it was made from. */
-static enum keystore_status
-unseal_envelope(keystore *ks, const uint8_t *env, const uint8_t *old_ksk, uint8_t *ret_ksk)
-{
-	uint8_t		key[KEYSTORE_KEY_LEN];
-	enum ksi_crypto result = envelope_key(old_ksk, ks->header.uuid, key);
-
-	if (result == KSI_CRYPTO_OK)
-		result = ksi_gcm_open(key, env + ENV_IV, env, ENV_IV, env + ENV_SEALED, KEYSTORE_KEY_LEN,
-							  ret_ksk, env + ENV_TAG);
-	keystore_wipe(key, sizeof(key));
-	if (result == KSI_CRYPTO_MISMATCH)
-		return ksi_fail(ks, KEYSTORE_EDAMAGED, "rekey envelope is corrupted: its content was altered");
-	return result == KSI_CRYPTO_OK ? KEYSTORE_OK : fail_envelope(ks);
-}
-
-static enum keystore_status
-fail_other_envelope(keystore *ks)
-{
-	(void) ksi_fail(ks, KEYSTORE_EWRONGKEY,
-					"keystore \"%s\" does not have the key that the rekey envelope was made from",
-					ks->where);
-	return ksi_hint(ks, KEYSTORE_EWRONGKEY, "Copy the keystore from the server that was rekeyed.");
-}
-
-/* The new KSK: one that ks has already, or what the envelope holds. */
-static enum keystore_status
-open_envelope(keystore *ks, const uint8_t *env, size_t len, struct ksi_secret *ret_ksk)
-{
-	enum keystore_status status;
-	const uint8_t *ksk = NULL;
-
-	status = check_envelope(ks, env, len);
-	if (status == KEYSTORE_OK)
-		status = ksi_alloc_secret(ks, ret_ksk, KEYSTORE_KEY_LEN);
-	if (status == KEYSTORE_OK)
-		status = find_ksk(ks, env + ENV_NEW, &ksk);
-	if (status != KEYSTORE_OK)
-		return status;
-	if (ksk != NULL)
-	{
-		memcpy(ret_ksk->ptr, ksk, KEYSTORE_KEY_LEN);
-		return KEYSTORE_OK;
-	}
-	status = find_ksk(ks, env + ENV_OLD, &ksk);
-	if (status != KEYSTORE_OK)
-		return status;
-	return ksk == NULL ? fail_other_envelope(ks) : unseal_envelope(ks, env, ksk, ret_ksk->ptr);
-}
-
-enum keystore_status
-keystore_open_rekeyed(keystore *ks, const uint8_t former_ksk[KEYSTORE_KEY_LEN], const void *envelope,
-					  size_t envelope_len)
-{
-	enum keystore_status status = ksi_need_loaded(ks);
-	const uint8_t *env = envelope;
-	struct ksi_secret ksk = {0};
-	uint8_t		identity[KSI_IDENTITY_LEN];
-
-	if (status == KEYSTORE_OK)
-		status = check_envelope(ks, env, envelope_len);
-	if (status == KEYSTORE_OK && ksi_identity(former_ksk, ks->header.uuid, KSI_INFO_KSK_IDENTITY,
-											  identity) != KSI_CRYPTO_OK)
-		status = fail_envelope(ks);
-	if (status == KEYSTORE_OK && memcmp(identity, env + ENV_OLD, KSI_IDENTITY_LEN) != 0)
-		status = fail_other_envelope(ks);
-	if (status == KEYSTORE_OK)
-		status = ksi_alloc_secret(ks, &ksk, KEYSTORE_KEY_LEN);
-	if (status == KEYSTORE_OK)
-		status = unseal_envelope(ks, env, former_ksk, ksk.ptr);
-	if (status == KEYSTORE_OK)
-		status = keystore_open_ksk(ks, ksk.ptr);
-	ksi_secret_free(&ksk);
-	return status;
-}
 
 /* ---- making one ------------------------------------------------------------------------- */
 
@@ -324,7 +143,7 @@ keystore_rekey(keystore *ks, const struct keystore_passphrase *passphrases, size
 	if (status == KEYSTORE_OK)
 		status = make_slots(ks, header, ksk.ptr, passphrases, choice, dropped, &dropped_count);
 	if (status == KEYSTORE_OK)
-		status = seal_envelope(ks, header, ksk.ptr, envelope);
+		status = ksi_envelope_seal(ks, header, ksk.ptr, envelope);
 	if (status == KEYSTORE_OK)
 		status = add_former(ks, header->changed, &history);
 	if (status == KEYSTORE_OK)
@@ -356,7 +175,7 @@ open_theirs(keystore *ks, keystore *theirs, const void *envelope, size_t envelop
 		status = keystore_open_like(theirs, ks);
 	else
 	{
-		status = open_envelope(ks, envelope, envelope_len, &ksk);
+		status = ksi_envelope_open(ks, envelope, envelope_len, &ksk);
 		if (status != KEYSTORE_OK)
 			goto out;
 		status = keystore_open_ksk(theirs, ksk.ptr);

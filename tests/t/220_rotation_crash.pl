@@ -12,12 +12,10 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 use PgxCrash;
+use PgxKillAt;
 use PgxTde;
 
-# The calls with which files of the keystore, the key table, WAL and the log are changed.
-my @calls = qw(write pwrite64 fsync fdatasync rename renameat);
-
-if (system("strace -o /dev/null -e inject=getppid:signal=KILL:when=2 true >/dev/null 2>&1") != 0)
+if (!can_kill_at())
 {
 	plan skip_all => 'strace (package strace) is needed, and that it may trace processes of this user';
 }
@@ -45,37 +43,13 @@ EOF
 	usleep(20_000) until @lines = acknowledged($client) or !is_busy($client);
 	my ($pid) = @lines or die 'the client has no session: ' . slurp_raw($client->{err});
 
-	my $tracer = fork() // die "could not fork: $!";
-	if ($tracer == 0)
-	{
-		exec 'strace', '-qq', '-p', $pid, '-y', '-o', $trace, '-e', 'trace=' . join(',', @calls), '-e',
-		  "inject=$call:signal=KILL:when=$n"
-		  or die "could not execute strace: $!";
-	}
-	usleep(20_000) until slurp_raw("/proc/$pid/status") =~ /^TracerPid:\s*[1-9]/m;
+	my $tracer = kill_at($pid, $call, $n, $trace);
 	write_file($go, '');
 	my $code = finish($client);
-	waitpid($tracer, 0);
+	my $killed = killed_by($tracer);
 	return 0 if $code == 0 && scalar(acknowledged($client)) == 2;
-
-	my ($last) = reverse grep { /^\w+\(/ } split /\n/, slurp_raw($trace);
-	note("$call $n: " . substr($last // '(nothing)', 0, 150));
-	like(slurp_raw($trace), qr/killed by SIGKILL/, "killed before $call number $n");
+	ok($killed, "killed before $call number $n");
 	return 1;
-}
-
-# Come back: in one way after the other, the postmaster restarts the rest, or everything dies and is started again.
-sub come_back
-{
-	my ($node, $all) = @_;
-	if ($all)
-	{
-		kill_server($node);
-		$node->start;
-		return;
-	}
-	comes_back($node) or die 'the server does not come back';
-	return;
 }
 
 # The next N for the first key.  A segment switch writes zeros in two thousand calls that are all alike.
@@ -83,23 +57,6 @@ sub after
 {
 	my ($n) = @_;
 	return $n < 4 ? $n + 1 : 9 * $n;
-}
-
-sub make_encrypted_table
-{
-	my ($node, $name) = @_;
-	$node->safe_psql('postgres',
-		"CREATE TABLESPACE ts_$name LOCATION '' WITH (tablespace_encryption_algorithm = 'AES256')");
-	$node->safe_psql('postgres',
-		"CREATE TABLE $name TABLESPACE ts_$name AS SELECT n, md5(n::text) AS content FROM generate_series(1, 500) n");
-	return;
-}
-
-# How many rows of such a table are as they were made.
-sub good_rows
-{
-	my ($node, $name) = @_;
-	return $node->safe_psql('postgres', "SELECT count(*) FROM $name WHERE content = md5(n::text)");
 }
 
 # ---- the first key --------------------------------------------------------------------
@@ -123,7 +80,7 @@ sub thaw
 }
 
 my $killed = 0;
-foreach my $call (grep { $_ ne 'fsync' } @calls)	# between two other calls it makes no difference here
+foreach my $call (grep { $_ ne 'fsync' } @CHANGING_CALLS)	# between two other calls it makes no difference here
 {
 	for (my $n = 1;; $n = after($n))
 	{
@@ -169,7 +126,7 @@ make_encrypted_table($primary, 'secret');
 
 $killed = 0;
 my $tables = 0;
-foreach my $call (@calls)
+foreach my $call (@CHANGING_CALLS)
 {
 	for (my $n = 1;; $n++)
 	{

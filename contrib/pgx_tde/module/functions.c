@@ -106,7 +106,7 @@ prepare_keystore(keystore *ks, const Passphrase *passphrase)
 	if (passphrase != NULL)
 		check(ks, keystore_open_passphrase(ks, passphrase->text, passphrase->len));
 	else if (pgx_state->opened_by != PGX_CLOSED)
-		check(ks, keystore_open_ksk(ks, pgx_state->ksk));
+		check(ks, pgx_open_with_own_key(ks));
 	else
 		pgx_error_closed(ERROR, "set the master encryption key");
 	check(ks, keystore_add_master_key(ks, "pgx_set_master_key", &id));
@@ -153,6 +153,7 @@ set_master_key(const Passphrase *passphrase)
 	pgx_check_location(ERROR);
 	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
 	pgx_lock_keystore(ks);
+	pgx_finish_rekey();
 	kt = pgx_read_keytable();
 	prepare_keystore(ks, passphrase);
 	if (kt == NULL)
@@ -258,6 +259,7 @@ run_set_keystore_passphrase(FunctionCallInfo fcinfo)
 	ks = pgx_new_keystore();
 	LWLockAcquire(pgx_lock(), LW_EXCLUSIVE);
 	pgx_lock_keystore(ks);
+	pgx_finish_rekey();
 	check(ks, keystore_load(ks, pgx_keystore_path()));
 	check(ks, keystore_change_passphrase(ks, old.text, old.len, new.text, new.len, NULL));
 	check(ks, keystore_store(ks, pgx_keystore_path()));

@@ -263,6 +263,20 @@ pgx_report_keystore(int elevel, keystore *ks, enum keystore_status status)
 				 hint[0] != '\0' ? errhint("%s", hint) : 0));
 }
 
+/*
+ * Open the loaded keystore with the key that the server holds; or, if a process died in the middle of a rekey, with
+ * the one that was to come.
+ */
+enum keystore_status
+pgx_open_with_own_key(keystore *ks)
+{
+	enum keystore_status status = keystore_open_ksk(ks, pgx_state->ksk);
+
+	if (status == KEYSTORE_EWRONGKEY && keystore_open_ksk(ks, pgx_state->next_ksk) == KEYSTORE_OK)
+		status = KEYSTORE_OK;
+	return status;
+}
+
 /* This server's keystore, opened with the key that the server holds. */
 keystore *
 pgx_open_own_keystore(void)
@@ -271,9 +285,7 @@ pgx_open_own_keystore(void)
 	enum keystore_status status = keystore_load(ks, pgx_keystore_path());
 
 	if (status == KEYSTORE_OK)
-		status = keystore_open_ksk(ks, pgx_state->ksk);
-	if (status == KEYSTORE_EWRONGKEY && keystore_open_ksk(ks, pgx_state->next_ksk) == KEYSTORE_OK)
-		status = KEYSTORE_OK;
+		status = pgx_open_with_own_key(ks);
 	/* Somebody replaced the file.  The library cannot know where the right one is. */
 	if (status == KEYSTORE_EWRONGKEY || status == KEYSTORE_ENOENT)
 		ereport(ERROR,

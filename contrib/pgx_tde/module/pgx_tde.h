@@ -107,6 +107,7 @@ extern bool pgx_location_is_set(void);
 extern void pgx_check_location(int elevel);
 extern keystore *pgx_new_keystore(void);
 extern void pgx_report_keystore(int elevel, keystore *ks, enum keystore_status status);
+extern enum keystore_status pgx_open_with_own_key(keystore *ks);
 extern keystore *pgx_open_own_keystore(void);
 extern tde_keytable *pgx_new_keytable(keystore *ks);
 extern tde_keytable *pgx_parse_keytable(const void *buf, size_t len);
@@ -134,7 +135,9 @@ extern void pgx_hide_statement(void);
 
 /* store.c: handing out the keystore, taking over a changed one */
 extern void pgx_log_change(keystore *ks, const uint8_t *keytable, size_t keytable_len, const uint8_t *envelope);
-extern void pgx_reseal_auto_open(keystore *ks);
+extern bool pgx_reseal_auto_open(keystore *ks);
+extern bool pgx_is_rekey_pending(keystore *ks, uint8_t *ret_envelope);
+extern void pgx_finish_rekey(void);
 
 /* destination.c: where backups go */
 extern void pgx_define_destination(void);

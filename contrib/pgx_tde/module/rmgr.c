@@ -109,14 +109,17 @@ same_ksk(keystore *one, keystore *two)
 }
 
 /*
- * What opens this server without a passphrase is made anew if it does not open the keystore any more.  If the
- * server stopped before it came to that, it does so when the record comes again.
+ * What opens this server without a passphrase is made anew if it does not open the keystore any more, or only with
+ * the help of the envelope.  If the server stopped before it came to that, it does so when the record comes again.
  */
-static void
+static bool
 keep_auto_open(keystore *mine)
 {
-	if (!opens_automatically(mine))
-		pgx_reseal_auto_open(mine);
+	uint8_t		envelope[KEYSTORE_ENVELOPE_LEN];
+
+	if (pgx_is_rekey_pending(mine, envelope) || !opens_automatically(mine))
+		return pgx_reseal_auto_open(mine);
+	return true;
 }
 
 /*
@@ -167,7 +170,7 @@ redo_keystore(const char *buf, size_t len)
 	mine = pgx_open_own_keystore();
 	if (same_file_bytes(mine, buf, len))
 	{
-		keep_auto_open(mine);
+		(void) keep_auto_open(mine);
 		return;
 	}
 
@@ -189,7 +192,7 @@ redo_keystore(const char *buf, size_t len)
 	if (!older && !same_ksk(mine, theirs))
 	{
 		follow(mine, buf, len, NULL);
-		keep_auto_open(mine);
+		(void) keep_auto_open(mine);
 		return;
 	}
 
@@ -239,19 +242,36 @@ is_noted(keystore *mine)
 	return noted;
 }
 
-/* Follow a rekey. */
+/*
+ * Follow a rekey.  What crash recovery replays may be older than one that this server has stored and not logged; that one's
+ * envelope stays until it is logged.
+ */
 static void
 redo_rekey(const char *envelope, const char *buf, size_t len)
 {
+	uint8_t		own_envelope[KEYSTORE_ENVELOPE_LEN];
 	keystore   *mine;
+	bool		unlogged;
+	enum keystore_status status = KEYSTORE_OK;
 
 	require_open("keystore");
 	mine = pgx_new_keystore();
 	pgx_lock_keystore(mine);
 	mine = open_own_at_rekey(envelope);
+	unlogged = pgx_is_rekey_pending(mine, own_envelope) &&
+		memcmp(own_envelope, envelope, KEYSTORE_ENVELOPE_LEN) != 0;
 	if (!same_file_bytes(mine, buf, len) || !is_noted(mine))
+	{
+		if (!unlogged)
+			status = keystore_rekey_begin(mine, pgx_keystore_path(), envelope, KEYSTORE_ENVELOPE_LEN);
+		if (status != KEYSTORE_OK)
+			pgx_report_keystore(FATAL, mine, status);
 		follow(mine, buf, len, envelope);
-	keep_auto_open(mine);
+	}
+	if (keep_auto_open(mine) && !unlogged)
+		status = keystore_rekey_end(mine, pgx_keystore_path());
+	if (status != KEYSTORE_OK)
+		pgx_report_keystore(FATAL, mine, status);
 }
 
 static void

@@ -72,9 +72,10 @@ pgx_log_change(keystore *ks, const uint8_t *keytable, size_t keytable_len, const
 
 /*
  * After a rekey what opened this server without a passphrase does not any more, but can be made anew.  Not being able to
- * is no reason to fail: the change is made.
+ * is no reason to fail: the change is made.  False if that failed; then the envelope should stay, and with it this server
+ * still opens by itself.
  */
-void
+bool
 pgx_reseal_auto_open(keystore *ks)
 {
 	bool		resealed = false;
@@ -89,6 +90,55 @@ pgx_reseal_auto_open(keystore *ks)
 	else if (resealed)
 		ereport(LOG,
 				(errmsg("automatic opening of keystore \"%s\" has been enabled anew", pgx_keystore_path())));
+	return status == KEYSTORE_OK;
+}
+
+/* Is the envelope still there of the rekey that made the keystore what it is?  The handle is open. */
+bool
+pgx_is_rekey_pending(keystore *ks, uint8_t *ret_envelope)
+{
+	bool		pending = false;
+
+	check(ks, keystore_rekey_pending(ks, pgx_keystore_path(), ret_envelope, &pending));
+	return pending;
+}
+
+/*
+ * If the server, or a backend, died after a rekey was stored and before it was logged, then no standby can follow any
+ * later change.  So whatever changes the keystore next does first what was left to do.  Records can be replayed any number of
+ * times, so nothing is wrong if it had been logged.  The caller has both locks.
+ */
+void
+pgx_finish_rekey(void)
+{
+	uint8_t		envelope[KEYSTORE_ENVELOPE_LEN];
+	tde_keytable *kt;
+	keystore   *ks;
+	uint8_t    *kt_buf = NULL;
+	size_t		kt_len = 0;
+
+	if (pgx_state->opened_by == PGX_CLOSED)
+		return;
+	ks = pgx_open_own_keystore();
+	if (!pgx_is_rekey_pending(ks, envelope))
+	{
+		/* One that never came to be, or one that was given up. */
+		check(ks, keystore_rekey_end(ks, pgx_keystore_path()));
+		return;
+	}
+	kt = pgx_read_keytable();
+	if (kt != NULL)
+	{
+		pgx_open_keytable(kt, ks);
+		pgx_check_keytable(tde_keytable_serialize(kt, &kt_buf, &kt_len));
+	}
+	pgx_note_open(ks, PGX_CLOSED);
+	pgx_log_change(ks, kt_buf, kt_len, envelope);
+	free(kt_buf);
+	if (pgx_reseal_auto_open(ks))
+		check(ks, keystore_rekey_end(ks, pgx_keystore_path()));
+	ereport(LOG,
+			(errmsg("a rekey of keystore \"%s\" that was interrupted has been completed", pgx_keystore_path())));
 }
 
 /* ---- handing out ------------------------------------------------------------------------- */
@@ -285,14 +335,16 @@ store_offered(keystore *offered, tde_keytable *kt, const uint8 *envelope)
 		pgx_write_keytable(kt_buf, kt_len);
 	}
 
-	/* If another process crashes now, recovery opens the file with one of the two. */
+	/* If another process crashes now, recovery opens the file with one of the two; a server that is started, with the envelope. */
 	check(offered, keystore_get_ksk(offered, pgx_state->next_ksk));
+	if (envelope != NULL)
+		check(offered, keystore_rekey_begin(offered, pgx_keystore_path(), envelope, KEYSTORE_ENVELOPE_LEN));
 	check(offered, keystore_store(offered, pgx_keystore_path()));
 	pgx_note_open(offered, PGX_CLOSED);
 	pgx_log_change(offered, kt_buf, kt_len, envelope);
 	free(kt_buf);
-	if (envelope != NULL)
-		pgx_reseal_auto_open(offered);
+	if (envelope != NULL && pgx_reseal_auto_open(offered))
+		check(offered, keystore_rekey_end(offered, pgx_keystore_path()));
 }
 
 static void
@@ -308,6 +360,7 @@ store(const Offer *offer)
 		pgx_error_closed(ERROR, "check the new keystore");
 	current = pgx_new_keystore();
 	pgx_lock_keystore(current);
+	pgx_finish_rekey();
 	kt = pgx_read_keytable();
 	current = pgx_open_own_keystore();
 	if (kt != NULL)
