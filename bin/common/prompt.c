@@ -79,8 +79,8 @@ wait_for_input(int fd, const sigset_t *wait_mask)
  * Pages of their own, since a passphrase is there for as long as the command works: they are kept out of core
  * dumps, which the stack is not.
  */
-static bool
-make_room(struct pgx_passphrase *pass)
+bool
+pgx_passphrase_alloc(struct pgx_passphrase *pass)
 {
 	void	   *p = mmap(NULL, PGX_PASSPHRASE_BUF, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -248,7 +248,7 @@ from_terminal(const char *prompt, const char *again, struct pgx_passphrase *pass
 	enum line_result result;
 	bool		ok = false;
 
-	if (!make_room(&second))
+	if (!pgx_passphrase_alloc(&second))
 		return false;
 	result = ask(prompt, pass);
 	if (result == LINE_OK && again != NULL)
@@ -324,7 +324,7 @@ pgx_passphrase_read(const char *file, const char *prompt, const char *again,
 {
 	bool		ok;
 
-	if (!make_room(ret_passphrase))
+	if (!pgx_passphrase_alloc(ret_passphrase))
 		return false;
 	if (file != NULL)
 		ok = from_file(file, ret_passphrase);
@@ -349,7 +349,7 @@ pgx_passphrase_read_more(const char *prompt, struct pgx_passphrase *ret_passphra
 {
 	enum line_result result;
 
-	if (!make_room(ret_passphrase))
+	if (!pgx_passphrase_alloc(ret_passphrase))
 		return false;
 	if (pgx_prompt_interactive())
 		result = ask(prompt, ret_passphrase);

@@ -27,6 +27,9 @@ struct pgx_passphrase
 /* True if a person is there to be asked, and so to be asked again. */
 extern bool pgx_prompt_interactive(void);
 
+/* Room for what is not read but made: a recovery key.  On false the reason has been said. */
+extern bool pgx_passphrase_alloc(struct pgx_passphrase *ret_passphrase);
+
 /*
  * Read a passphrase: the first line of file if that is not NULL; from the
  * terminal, with the echo off, if standard input is one; else the next line of

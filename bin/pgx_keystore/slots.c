@@ -27,8 +27,7 @@ struct slot_change
 	uint32_t	slot;
 	const char *label;
 	const struct keystore_kdf_params *kdf;
-	struct pgx_passphrase new;
-	char		recovery_key[KEYSTORE_RECOVERY_STRLEN + 1];
+	struct pgx_passphrase new;	/* or a recovery key, until it is shown */
 };
 
 bool
@@ -142,7 +141,7 @@ apply_recovery_key(keystore *ks, void *arg)
 {
 	struct slot_change *c = arg;
 
-	return done(ks, keystore_add_recovery_key(ks, c->label, c->kdf, c->recovery_key, &c->slot));
+	return done(ks, keystore_add_recovery_key(ks, c->label, c->kdf, c->new.bytes, &c->slot));
 }
 
 static int
@@ -387,8 +386,8 @@ show_recovery_key(const struct slot_change *c, bool alone)
 	int			len = snprintf(before, sizeof(before), "Recovery key of slot %u:\n\n    ", c->slot);
 
 	if (alone)
-		return pgx_write_out(c->recovery_key, strlen(c->recovery_key)) && pgx_write_out("\n", 1);
-	return pgx_write_out(before, (size_t) len) && pgx_write_out(c->recovery_key, strlen(c->recovery_key)) &&
+		return pgx_write_out(c->new.bytes, strlen(c->new.bytes)) && pgx_write_out("\n", 1);
+	return pgx_write_out(before, (size_t) len) && pgx_write_out(c->new.bytes, strlen(c->new.bytes)) &&
 		pgx_write_out(after, sizeof(after) - 1);
 }
 
@@ -407,7 +406,8 @@ add_recovery_key(struct target *target, const struct options *opts, keystore *ks
 	}
 	if (!choose_kdf(opts, &params, &c.kdf))
 		return rc;
-	pgx_secret_lock(&c, sizeof(c));
+	if (!pgx_passphrase_alloc(&c.new))
+		return rc;
 	rc = open_target(target, opts, ks);
 	if (rc == PGX_EXIT_OK)
 		rc = target_change(target, opts, ks, apply_recovery_key, &c);
@@ -421,7 +421,7 @@ add_recovery_key(struct target *target, const struct options *opts, keystore *ks
 			pgx_log_hint("Remove slot %u, whose recovery key nobody knows.", c.slot);
 		}
 	}
-	keystore_wipe(&c, sizeof(c));
+	pgx_passphrase_wipe(&c.new);
 	return rc;
 }
 

@@ -138,7 +138,9 @@ target_change(struct target *target, const struct options *opts, keystore *ks, t
 	rc = st == KEYSTORE_OK ? target_load(target, opts, ks) : pgx_log_keystore(ks, st);
 	if (rc != PGX_EXIT_OK)
 		goto out;
-	if ((st = keystore_open_ksk(ks, ksk)) != KEYSTORE_OK)
+	st = keystore_open_ksk(ks, ksk);
+	keystore_wipe(ksk, sizeof(ksk));	/* what follows takes its time, and has the key in ks */
+	if (st != KEYSTORE_OK)
 	{
 		rc = pgx_log_keystore(ks, st);
 		goto out;

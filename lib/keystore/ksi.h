@@ -425,7 +425,7 @@ extern enum keystore_status ksi_unite(keystore *ks, const struct ksi_history *ru
 extern bool ksi_has_ksk(const keystore *ks, const uint8_t *ksk);
 extern size_t ksi_count_changes(const struct ksi_history *ours, const struct ksi_history *theirs);
 
-/* ---- file.c ------------------------------------------------------------------ */
+/* ---- file.c, replace.c ------------------------------------------------------------------ */
 
 /* A path split where its directory ends, and that directory, opened and checked. */
 struct ksi_place

@@ -1,6 +1,6 @@
 # 146_cores.pl
-#		What a core dump of each command would hold, after it has derived a key and before it renames a file: no
-#		passphrase; before it executes a program, and at its end: no recovery key, KSK or master key either.
+#		What a core dump of each command would hold, after it has derived a key: no passphrase; before it renames a
+#		file or executes a program, and at its end: no recovery key, KSK or master key either.
 #		tests/t/core_at.c writes it down from inside; the commands forbid real ones.
 
 use strict;
@@ -65,15 +65,15 @@ sub keystore_command
 	return watched([ 'pgx_keystore', @$args ], $lines, $rc // 0, 'pgx_keystore ' . join(' ', map { s{^.*/}{}r } @$args));
 }
 
-# After each part, so that not all has to be kept.  While a key is derived or a file is made, the key, or a
-# recovery key that is about to be shown, may be on the stack, for as long as the function runs; a passphrase may not.  The search is for the bytes; nothing prints keys.
+# After each part, so that not all has to be kept.  While a key is derived, it may be on the stack for as long as
+# the function runs; a passphrase may not.  The search is for the bytes; nothing prints keys.
 sub search
 {
 	my ($part) = @_;
 	my %text = map { ($_ => $secret{$_}) } grep { /^(?:first|second|wrong)$/ } keys %secret;
 	my @files = map { "$cores/$_" } grep { /\.\d+\.\d+\./ } slurp_dir($cores);
 	my @hits = (
-		files_with(\%text, @files), files_with(\%secret, grep { /(?:exec|end)$/ } @files));
+		files_with(\%text, @files), files_with(\%secret, grep { /(?:rename|exec|end)$/ } @files));
 	is_deeply(\@hits, [], "$part: no secret in what a core dump would hold");
 	foreach my $file (@files)
 	{
