@@ -423,6 +423,13 @@ extern enum keystore_status keystore_apply_rekey(keystore *ks, const void *buf, 
 												 const void *envelope, size_t envelope_len) KEYSTORE_MUST_CHECK;
 
 /*
+ * Is other, open, proof that the rekey which made ks what it is was lost in a failover?  It is under a KSK that ks had
+ * before, and newer than the rekey: by its generation, or by the time when it was changed.  ks is to follow it then, with
+ * keystore_apply_rekey() and no envelope.
+ */
+extern bool keystore_rekey_lost(keystore *ks, keystore *other) KEYSTORE_MUST_CHECK;
+
+/*
  * Open ks, a file from after a rekey, for who has only the KSK of before and the envelope: a server
  * that was running when somebody put the rekeyed file in its place.  EWRONGKEY: the envelope was not
  * made from that KSK, or the file is under yet another one.

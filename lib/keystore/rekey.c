@@ -188,17 +188,48 @@ out:
 	return status;
 }
 
+/* When the KSK was replaced that theirs is under; 0 if it is not a former one of ks. */
+static int64_t
+replaced_at(const keystore *ks, const keystore *theirs)
+{
+	for (size_t i = ks->history.former_count; i > 0; i--)
+	{
+		const struct ksi_former *former = &ksi_formers(&ks->history)[i - 1];
+
+		if (ksi_equal(former->key, theirs->ksk.ptr, KEYSTORE_KEY_LEN))
+			return former->replaced;
+	}
+	return 0;
+}
+
+/*
+ * On one line of history nothing under a KSK is newer than the rekey that replaced it, neither by generation nor by time.
+ * A clock that was put back may deceive, but then the rekey follows in WAL and is followed once more.
+ */
+bool
+keystore_rekey_lost(keystore *ks, keystore *other)
+{
+	int64_t		replaced;
+
+	if (!keystore_is_open(ks) || !keystore_is_open(other))
+		return false;
+	replaced = replaced_at(ks, other);
+	return replaced != 0 && (other->header.generation >= ks->header.generation ||
+							 other->header.changed > replaced);
+}
+
 /*
  * Does theirs come after ks?  By its generation; but not only.  Who has followed a file has its KSK, and a rekey raises
  * the generation.  If that does not hold, then ks went its own way, with a change that was lost in a
  * failover, and what came is from the side that lives on.
  */
 static bool
-rules_over(const keystore *theirs, const keystore *ks)
+rules_over(keystore *theirs, keystore *ks)
 {
 	if (theirs->header.generation == ks->header.generation)
 		return !ksi_equal(theirs->ksk.ptr, ks->ksk.ptr, KEYSTORE_KEY_LEN);
-	return theirs->header.generation > ks->header.generation || !ksi_has_ksk(ks, theirs->ksk.ptr);
+	return theirs->header.generation > ks->header.generation || !ksi_has_ksk(ks, theirs->ksk.ptr) ||
+		keystore_rekey_lost(ks, theirs);
 }
 
 /* Become theirs, with what only ks had. */

@@ -85,6 +85,9 @@ my @rounds = (
 	{ name => 'more changes on the lost side', lost => [ 'rekey', 'passwd', 'rotate' ], kept => ['rekey'], warns => 1 },
 	{ name => 'a rekey that was lost', lost => ['rekey'], kept => ['passwd'], warns => 1 },
 	{ name => 'a rekey on the side that lives on', lost => [ 'rotate', 'passwd' ], kept => ['rekey'], warns => 1 },
+	{ name => 'a rekey and more that were lost', lost => [ 'rekey', 'passwd', 'passwd', 'passwd' ], kept => ['passwd'], warns => 1, later => 1 },
+	{ name => 'a rekey and more that were lost, and two master keys of one number', lost => [ 'rekey', 'rotate', 'rotate', 'rotate', 'passwd' ], kept => ['rotate'],
+		warns => 1, later => 1 },
 	{ name => 'the keystore was copied', lost => [ 'rotate', 'rekey' ], kept => [ 'rekey', 'passwd', 'rotate', 'rekey' ], copy => 1,
 		warns => 0 });
 
@@ -122,6 +125,8 @@ foreach my $case (@rounds)
 	$new->promote;
 	$new->safe_psql('postgres', 'CHECKPOINT');
 	my $lost = apply_changes($old, $case->{lost}, "the phrase of the lost side $round");
+	# What the other side has is newer by the clock, in seconds, and only by that.
+	sleep 2 if $case->{later};
 	my $kept = apply_changes($new, $case->{kept}, "the phrase of the side that lives on $round");
 	$old->safe_psql('postgres', 'INSERT INTO t VALUES (-1)');
 	$new->safe_psql('postgres', "INSERT INTO t VALUES (10000 + $round)");

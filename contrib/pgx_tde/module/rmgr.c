@@ -187,9 +187,9 @@ redo_keystore(const char *buf, size_t len)
 	if (status != KEYSTORE_OK)
 		pgx_report_keystore(FATAL, theirs, status);
 
-	/* A rekey raises the generation, so this server's has no place in the history that is replayed. */
+	/* Not older, or changed after this server was rekeyed: its rekey has no place in the history that is replayed. */
 	older = keystore_get_generation(theirs) < keystore_get_generation(mine);
-	if (!older && !same_ksk(mine, theirs))
+	if (!same_ksk(mine, theirs) && (!older || keystore_rekey_lost(mine, theirs)))
 	{
 		follow(mine, buf, len, NULL);
 		(void) keep_auto_open(mine);
