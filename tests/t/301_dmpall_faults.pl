@@ -17,7 +17,7 @@ use Time::HiRes qw(usleep);
 use PgxBackup;
 use PgxTde;
 
-if (system("strace -o /dev/null -e inject=getppid:signal=KILL:when=2 true >/dev/null 2>&1") != 0)
+if (!can_inject())
 {
 	plan skip_all => 'strace (package strace) is needed, and that it may trace processes of this user';
 }
@@ -28,21 +28,8 @@ fill_tablespaces($node, 'MARK_backup');
 dmpall_ok($node);
 my $program = (grep { -x } map { "$_/pgx_dmpall" } split /:/, $ENV{PATH})[0];
 
-# pgx_dmpall under strace; returns its exit code, standard error and the last line of the trace.
-sub traced
-{
-	my ($inject, @options) = @_;
-	local %ENV = $node->_get_env();
-	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER)};
-	my $trace = work_dir() . '/trace';
-	my ($call) = $inject =~ /^(\w+)/;
-	my ($rc, $out, $err) = run_program(
-		[
-			'strace', '-qq', '-o', $trace, '-e', "trace=$call", '-e', "inject=$inject",
-			$program, '-D', $node->data_dir, @options
-		]);
-	return ($rc, $err, slurp_raw($trace));
-}
+# pgx_dmpall under strace; returns its exit code, standard error and the trace.
+sub traced { return injected($node, shift, 'pgx_dmpall', @_); }
 
 # Wait until nobody has the area's lock: what pgx_dmpall started does not outlive it for long.
 sub lock_is_free
@@ -75,27 +62,22 @@ sub complete
 
 # ---- killed ----------------------------------------------------------------------------------
 
-my $killed = 0;
 my ($before) = complete();
 is($before, 1, 'control: there is one backup');
-foreach my $point (
-	'mkdir:1', 'fsync:1', 'fsync:2', 'mkdir:3', 'wait4:1', 'unlink:1', 'wait4:2', 'fsync:30', 'fsync:600', 'rename:1',
-	'rename:2', 'rename:3', 'rmdir:1', 'unlink:40')
-{
-	my ($call, $n) = split /:/, $point;
-	my ($rc, $err, $trace) = traced("$call:signal=KILL:when=$n", '--keep', 1);
-	my ($count, $bad) = complete();
-	if ($trace !~ /killed by SIGKILL/)
-	{
-		is($rc, 0, "$point is not reached, and the backup is made");
-		next;
-	}
-	$killed++;
-	is($bad, '', "killed before $point: what is listed is whole");
-	cmp_ok($count, '>=', 1, "killed before $point: the last backup is there");
-	ok(lock_is_free(), "killed before $point: nobody goes on");
-}
-cmp_ok($killed, '>=', 10, "killed at $killed points");
+kill_at_each($node,
+	[
+		'mkdir:1', 'fsync:1', 'fsync:2', 'mkdir:3', 'wait4:1', 'unlink:1', 'wait4:2', 'fsync:30', 'fsync:600', 'rename:1',
+		'rename:2', 'rename:3', 'rmdir:1', 'unlink:40'
+	],
+	run => [ 'pgx_dmpall', '--keep', 1 ],
+	missed => sub { is($_[1], 0, "$_[0] is not reached, and the backup is made") },
+	killed => sub {
+		my ($name) = @_;
+		my ($count, $bad) = complete();
+		is($bad, '', "$name: what is listed is whole");
+		cmp_ok($count, '>=', 1, "$name: the last backup is there");
+		ok(lock_is_free(), "$name: nobody goes on");
+	});
 cmp_ok(scalar(grep { /incomplete/ } backups_of($node)), '>', 0, 'control: something was left');
 dmpall_ok($node);
 is(scalar(grep { /incomplete/ } backups_of($node)), 0, 'the next run puts it away');

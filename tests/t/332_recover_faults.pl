@@ -49,18 +49,6 @@ sub refused
 	return like($err, $like, "$name: message");
 }
 
-# The recovered server has everything; its new timeline is not archived, for there is more to come.
-sub is_recovered
-{
-	my ($name) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $rc = plain_start($node, '-o', '-c archive_mode=off');
-	is($rc, 0, "$name: the server starts") or return;
-	is_content(fingerprint($node, 'postgres'), $content, "$name: content");
-	$node->stop;
-	return;
-}
-
 # ---- refused before anything is touched -------------------------------------------------------------
 
 refused('running', qr/the server is running.*Please stop the server and retry\./s);
@@ -158,53 +146,23 @@ refused('a stranger came meanwhile', qr/directory "\Q$sec->{location}\E" is not 
 ok(-e "$sec->{location}/stranger", 'and stays');
 unlink "$sec->{location}/stranger";
 rcvall_ok($node, '-B', $area);
-is_recovered('after the damage is repaired');
+is_recovered($node, $content, 'after the damage is repaired');
 
 # ---- killed --------------------------------------------------------------------------------------------
 
-my $program = (grep { -x } map { "$_/pgx_rcvall" } split /:/, $ENV{PATH})[0];
 SKIP:
 {
-	skip 'strace (package strace) is needed, and that it may trace processes of this user', 1
-	  if system("strace -o /dev/null -e inject=getppid:signal=KILL:when=2 true >/dev/null 2>&1") != 0;
+	skip 'strace (package strace) is needed, and that it may trace processes of this user', 1 if !can_inject();
 
-	my $killed = 0;
-	foreach my $point (
-		'mkdir:1', 'fchmodat:1', 'rename:1', 'fsync:2', 'copy_file_range:1', 'copy_file_range:40', 'copy_file_range:900',
-		'symlink:1', 'symlink:2', 'fsync:4', 'fsync:300', 'rename:2', 'wait4:1', 'wait4:2', 'wait4:4', 'unlink:3',
-		'unlink:4', 'unlink:5', 'unlink:6')
-	{
-		my ($call, $n) = split /:/, $point;
-		my $trace = work_dir() . '/trace';
-		my %calls = (mkdir => 'mkdir', fchmodat => '?chmod,?fchmodat', rename => 'rename');
-		my $which = $calls{$call} // $call;
-		lose($node);
-		local %ENV = $node->_get_env();
-		delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER)};
-		run_program(
-			[
-				'strace', '-qq', '-o', $trace, '-e', "trace=$which", '-e', "inject=$which:signal=KILL:when=$n",
-				$program, '-D', $data, '-B', $area
-			]);
-		if (slurp_raw($trace) !~ /killed by SIGKILL/)
-		{
-			note("$point is not reached");
-			next;
-		}
-		$killed++;
-		my ($again, undef, $messages) = rcvall($node, '-B', $area);
-		if ($again != 0 && !-e "$data/pgx_rcvall.incomplete" && -e "$data/PG_VERSION")
-		{
-			# Killed between the last removal and the end: recovery was complete.
-			like($messages, qr/is not empty/, "killed before $point: it was complete");
-		}
-		else
-		{
-			is($again, 0, "killed before $point: the next run recovers") or diag($messages);
-		}
-		is_recovered("killed before $point");
-	}
-	cmp_ok($killed, '>=', 10, "killed at $killed points");
+	kill_at_each($node,
+		[
+			'mkdir:1', 'chmod:1', 'rename:1', 'fsync:2', 'copy_file_range:1', 'copy_file_range:40', 'copy_file_range:900',
+			'symlink:1', 'symlink:2', 'fsync:4', 'fsync:300', 'rename:2', 'wait4:1', 'wait4:2', 'wait4:4', 'unlink:3',
+			'unlink:4', 'unlink:5', 'unlink:6'
+		],
+		run => [ 'pgx_rcvall', '-B', $area ],
+		before => sub { lose($node) },
+		killed => sub { recovers_again($node, $content, $_[0], '-B', $area) });
 }
 
 # Interrupted, it stops its server and says so.
@@ -222,7 +180,7 @@ lose($node);
 	like($text, qr/interrupted by signal 15/, 'interrupted: message');
 	ok(!is_running($node), 'interrupted: no server is left');
 	rcvall_ok($node, '-B', $area);
-	is_recovered('interrupted');
+	is_recovered($node, $content, 'interrupted');
 }
 
 # ---- fetching WAL ----------------------------------------------------------------------------------------

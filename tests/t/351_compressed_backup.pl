@@ -174,25 +174,27 @@ SKIP:
 
 	# ---- killed and failing, at one point after the other --------------------------------------------------
 
-	my $count = scalar(grep { !/incomplete/ } backups_of($node));
-	my $killed = 0;
-	foreach my $point ('mkdir:1', 'fsync:1', 'fsync:3', 'fsync:6', 'rename:1', 'rename:2', 'rename:3', 'unlink:2')
-	{
-		my ($call, $n) = split /:/, $point;
-		my @before = grep { !/incomplete/ } backups_of($node);
-		($status, $messages, $trace) = traced([ "trace=$call", "inject=$call:signal=KILL:when=$n" ]);
-		next if $trace !~ /killed by SIGKILL/;
-		$killed++;
-		my @complete = grep { !/incomplete/ } backups_of($node);
-		my @bad = grep {
-			my $info = backup_info("$area/$_");
-			-e "$area/$_/INCOMPLETE" || !-s "$area/$_/data.pgxpack"
-			  || -s "$area/$_/data.pgxpack" < 1_000_000
-		} @complete;
-		is("@bad", '', "killed before $point: what is listed is whole");
-		cmp_ok(scalar(@complete), '>=', $count, "killed before $point: and not less than before");
-	}
-	cmp_ok($killed, '>=', 6, "killed at $killed points");
+	cmp_ok(scalar(grep { !/incomplete/ } backups_of($node)), '>=', 2, 'control: two backups, as many as are kept');
+	my @packing = ('pgx_dmpall', '--compress', 'zstd', @with_file);
+	kill_at_each($node,
+		[
+			'mkdir:2', 'fsync:1', 'fsync:3', 'mkdir:3', '+write:3', 'fsync:6', 'rename:1', 'fsync:9', 'mkdir:4', 'fsync:12',
+			'rename:2', 'unlink:2', 'fsync:15', 'rename:3', 'rename:4', 'rmdir:1', 'unlink:5'
+		],
+		run => \@packing,
+		killed => sub {
+			my ($name) = @_;
+			my @complete = grep { !/incomplete/ } backups_of($node);
+			my @bad = grep {
+				!backup_info("$area/$_")->{packed} || -e "$area/$_/INCOMPLETE" || -s "$area/$_/data.pgxpack" < 1_000_000
+			} @complete;
+			is("@bad", '', "$name: what is listed is whole");
+			cmp_ok(scalar(@complete), '>=', 2, "$name: and not less than are kept");
+			my ($code, $text) = rcvall($node, '-l', '-B', $area);
+			is_deeply(
+				[ sort $text =~ /^\S+ \S+ +COMPLETE +\S*\/(\S+)/mg ],
+				[ sort @complete ], "$name: and it alone is listed as complete");
+		});
 	dmpall_ok($node, '--compress', 'zstd', @with_file);
 	is(scalar(grep { /incomplete/ } backups_of($node)), 0, 'the next run puts the rest away');
 	@were = backups_of($node);
@@ -202,8 +204,7 @@ SKIP:
 		[ 'rename:error=EIO:when=2', qr/error: could not rename file ".*backup_info\.json\.tmp"/ ])
 	{
 		my ($inject, $like) = @$case;
-		my ($call) = $inject =~ /^(\w+)/;
-		($status, $messages, $trace) = traced([ "trace=$call", "inject=$inject" ]);
+		($status, $messages, $trace) = injected($node, "+$inject", @packing);
 		like($trace, qr/INJECTED/, "$inject: control");
 		is($status, 1, "$inject: exit code");
 		like($messages, $like, "$inject: message");

@@ -177,7 +177,23 @@ write_file($pack, $good);
 	}
 }
 rcvall_ok($node, @open);
-comes_up($wanted, 'the same command after all that');
+is_recovered($node, $wanted, 'the same command after all that');
+
+# Dead at one point after the other: in its own steps, and with "+" in those of the thread that writes files.
+SKIP:
+{
+	skip 'strace (package strace) is needed, and that it may trace processes of this user', 1 if !can_inject();
+
+	kill_at_each($node,
+		[
+			'mkdir:1', 'rename:1', 'fsync:2', '+mkdir:1', '+mkdir:15', '+pwrite64:1', '+pwrite64:300', 'syncfs:1', 'rename:2', 'symlink:1',
+			'symlink:2', 'fsync:5', 'rename:3', 'wait4:1', 'wait4:2', 'unlink:3', 'unlink:5', 'unlink:6', 'unlink:7'
+		],
+		run => [ 'pgx_rcvall', @open ],
+		before => sub { lose($node) },
+		killed => sub { recovers_again($node, $wanted, $_[0], @open) });
+}
+$node->start;
 
 # ---- WAL in the backup alone, tablespaces elsewhere ---------------------------------------------------------------------
 

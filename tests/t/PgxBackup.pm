@@ -18,7 +18,8 @@ use PgxTde;
 
 our @EXPORT = qw(
   backup_primary area_dir dmpall dmpall_ok backups_of newest_backup backup_info restored
-  fill_tablespaces start_dmpall rcvall rcvall_ok lose archived
+  fill_tablespaces start_dmpall rcvall rcvall_ok lose archived can_inject injected kill_at_each
+  recovers_again is_recovered
 );
 
 # The backup area of a server; it exists and is 0700.
@@ -140,6 +141,96 @@ sub start_dmpall
 	local %ENV = $node->_get_env();
 	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER)};
 	return IPC::Run::start([ 'pgx_dmpall', '-D', $node->data_dir, @options ], '<', '/dev/null', '>', $out, '2>', $out);
+}
+
+# ---- dying and failing at a certain point ----------------------------------------------------
+
+sub can_inject
+{
+	return system("strace -o /dev/null -e inject=getppid:signal=KILL:when=2 true >/dev/null 2>&1") == 0;
+}
+
+# Run a program of ours under strace, which kills it before its N-th call of a kind ("CALL:signal=KILL:when=N") or lets
+# that call fail ("CALL:error=EIO:when=N").  With "+" in front, threads and children are counted too, each by itself;
+# not for a program that leaves a server behind.  Returns exit code, standard error and the trace.
+sub injected
+{
+	my ($node, $inject, $program, @options) = @_;
+	my $trace = work_dir() . '/trace';
+	my @follow = $inject =~ s/^\+// ? ('-f') : ();
+	# What a function of the C library calls depends on the machine.
+	my %calls = (mkdir => '?mkdir,?mkdirat', chmod => '?chmod,?fchmodat', rename => '?rename,?renameat,?renameat2',
+		unlink => '?unlink,?unlinkat', symlink => '?symlink,?symlinkat', rmdir => '?rmdir,?unlinkat');
+	my ($call, $what) = $inject =~ /^(\w+):(.*)$/;
+	my $set = $calls{$call} // $call;
+	my ($path) = grep { -x } map { "$_/$program" } split /:/, $ENV{PATH};
+
+	local %ENV = $node->_get_env();
+	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER PGDATA)};
+	my ($rc, $out, $err) = run_program(
+		[
+			'strace', @follow, '-qq', '-o', $trace, '-e', "trace=$set", '-e', "inject=$set:$what",
+			$path, '-D', $node->data_dir, @options
+		]);
+	return ($rc, $err, slurp_raw($trace));
+}
+
+# Kill a program of ours at one point after the other, "CALL:N".  run: its name and options; before: called with the name
+# of the point, before each; killed: the same, after each; missed: with that and the exit code, where the
+# point is not reached.  Ten points must have been.
+sub kill_at_each
+{
+	my ($node, $points, %do) = @_;
+	my $killed = 0;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	foreach my $point (@$points)
+	{
+		my ($call, $n) = split /:/, $point;
+		$do{before}->($point) if $do{before};
+		my ($rc, $err, $trace) = injected($node, "$call:signal=KILL:when=$n", @{ $do{run} });
+		if ($trace !~ /killed by SIGKILL/)
+		{
+			note("$point is not reached");
+			$do{missed}->($point, $rc) if $do{missed};
+			next;
+		}
+		$killed++;
+		$do{killed}->("killed before $point");
+	}
+	return cmp_ok($killed, '>=', 10, "$do{run}[0] was killed at $killed points");
+}
+
+# The recovered server has that content; its new timeline is not archived, for there is more to come.
+sub is_recovered
+{
+	my ($node, $content, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $rc = plain_start($node, '-o', '-c archive_mode=off');
+	is($rc, 0, "$name: the server starts") or return;
+	is_content(fingerprint($node, 'postgres'), $content, "$name: content");
+	$node->stop;
+	return;
+}
+
+# pgx_rcvall was killed: what it has left is recovered by the next run, or was recovered already.
+sub recovers_again
+{
+	my ($node, $content, $name, @options) = @_;
+	my $data = $node->data_dir;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($rc, undef, $err) = rcvall($node, @options);
+
+	if ($rc != 0 && !-e "$data/pgx_rcvall.incomplete" && -e "$data/PG_VERSION")
+	{
+		# Killed between the last removal and the end: recovery was complete.
+		like($err, qr/is not empty/, "$name: it was complete");
+	}
+	else
+	{
+		is($rc, 0, "$name: the next run recovers") or diag($err);
+	}
+	return is_recovered($node, $content, $name);
 }
 
 # Names of directories in the area that look like backups, oldest first; those that are not complete have their suffix.
