@@ -161,6 +161,57 @@ START_TEST(test_killed_backup)
 }
 END_TEST
 
+/* A rekey of a file, as pgx_keystore makes it. */
+static enum keystore_status
+rekey_file(keystore *ks)
+{
+	const struct keystore_passphrase pass = {PASS, strlen(PASS)};
+	struct keystore_slot_info dropped[KEYSTORE_MAX_SLOTS];
+	uint8_t		envelope[KEYSTORE_ENVELOPE_LEN];
+	size_t		count;
+	bool		resealed;
+	enum keystore_status status = keystore_rekey(ks, &pass, 1, envelope, dropped, &count);
+
+	if (status == KEYSTORE_OK)
+		status = keystore_rekey_begin(ks, ks_path, envelope, sizeof(envelope));
+	if (status == KEYSTORE_OK)
+		status = keystore_store(ks, ks_path);
+	if (status == KEYSTORE_OK)
+		status = keystore_auto_open_reseal(ks, ks_path, &resealed);
+	return status == KEYSTORE_OK ? keystore_rekey_end(ks, ks_path) : status;
+}
+
+/* Killed while rekeying: whatever is on disk opens by its passphrase, and by itself. */
+START_TEST(test_killed_rekey)
+{
+	keystore   *ks = make();
+	uint64_t	generation = keystore_get_generation(ks);
+	int			n = 1;
+
+	assert_ok(ks, keystore_store(ks, ks_path));
+	assert_ok(ks, keystore_auto_open_enable(ks, ks_path));
+	while (killed_at(ks, rekey_file, n))
+	{
+		keystore   *now = keystore_new();
+
+		assert_ok(now, keystore_set_host_secret_path(now, secret_path));
+		assert_ok(now, keystore_load(now, ks_path));
+		assert_ok(now, keystore_open_passphrase(now, PASS, strlen(PASS)));
+		assert_ok(now, keystore_open_auto(now, ks_path));
+		ck_assert_uint_ge(keystore_get_generation(now), generation);
+		ck_assert_uint_le(keystore_get_generation(now), generation + 1);
+
+		/* Whoever comes next begins with what is there; everything else is as it was. */
+		assert_ok(ks, keystore_store(ks, ks_path));
+		assert_ok(ks, keystore_auto_open_enable(ks, ks_path));
+		keystore_free(&now);
+		n++;
+	}
+	ck_assert_int_ge(n, 40);
+	keystore_free(&ks);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -172,6 +223,7 @@ main(void)
 	tcase_add_test(tc, test_killed_enable);
 	tcase_add_test(tc, test_killed_repair);
 	tcase_add_test(tc, test_killed_backup);
+	tcase_add_test(tc, test_killed_rekey);
 	suite_add_tcase(suite, tc);
 	return ks_run(suite);
 }
