@@ -300,6 +300,13 @@ extern bool pgx_remove_tree(const char *path);
 extern bool pgx_write_new(const char *path, const void *buf, size_t len);
 extern bool pgx_write_durable(const char *path, const void *buf, size_t len);
 
+/*
+ * Copy the rest of one open file to another, through the kernel alone where it can: between file systems of two kinds it
+ * cannot.  Says nothing; errno is set.  pgx_kernel_copies_not(errno): is that why copy_file_range() failed?
+ */
+extern bool pgx_copy_rest(int in, int out);
+extern bool pgx_kernel_copies_not(int err);
+
 /* Copy a regular file to a name that does not exist, with its mode less what others may, and sync it. */
 extern bool pgx_copy_file(const char *from, const char *to);
 extern bool pgx_copy_open_file(int in, const char *from, const char *to, unsigned mode);

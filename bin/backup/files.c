@@ -22,7 +22,8 @@
 #include "log.h"
 #include "mem.h"
 
-#define COPY_BUFFER		(1024 * 1024)
+#define COPY_RANGE		(64 * 1024 * 1024)	/* bytes per call that the kernel is asked to copy */
+#define COPY_BUFFER		(256 * 1024)	/* or that are read and written */
 
 bool
 pgx_sync_path(const char *path)
@@ -308,6 +309,34 @@ pgx_copy_open_file(int in, const char *from, const char *to, unsigned mode)
 		return true;
 	(void) unlink(to);
 	return false;
+}
+
+bool
+pgx_kernel_copies_not(int err)
+{
+	return err == EXDEV || err == EINVAL || err == ENOSYS || err == EOPNOTSUPP;
+}
+
+bool
+pgx_copy_rest(int in, int out)
+{
+	char	   *buf = NULL;
+	ssize_t		n;
+
+	do
+	{
+		if (buf == NULL)
+			n = copy_file_range(in, NULL, out, NULL, COPY_RANGE, 0);
+		else if ((n = read(in, buf, COPY_BUFFER)) > 0 && !pgx_write_all(out, buf, (size_t) n))
+			break;
+		/* Offsets are where they were. */
+		if (n < 0 && buf == NULL && pgx_kernel_copies_not(errno))
+			buf = pgx_alloc(COPY_BUFFER);
+		else if (n < 0 && errno != EINTR)
+			break;
+	} while (n != 0);
+	free(buf);
+	return n == 0;
 }
 
 bool

@@ -72,7 +72,7 @@ copy_piece(const struct copying *c, int in, int out, struct pgx_checksum *sum, b
 	if (*by_kernel)
 	{
 		n = copy_file_range(in, NULL, out, NULL, COPY_CHUNK, 0);
-		if (n >= 0 || (errno != EXDEV && errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP))
+		if (n >= 0 || !pgx_kernel_copies_not(errno))
 			return n;
 		*by_kernel = false;		/* between file systems that do not know how; offsets are where they were */
 	}

@@ -22,8 +22,6 @@
 #include "wal.h"
 #include "wal_files.h"
 
-#define COPY_CHUNK		(64 * 1024 * 1024)
-
 /* Offsets in a long page header, see pgx_tde_formats(5). */
 #define SYSID_OFFSET		24
 #define SEGMENT_SIZE_OFFSET 32
@@ -54,7 +52,7 @@ copy_wal(const char *from, const char *to)
 {
 	int			in = open(from, O_RDONLY | O_CLOEXEC);
 	int			out = -1;
-	ssize_t		n = -1;
+	bool		ok = false;
 
 	if (in < 0)
 		pgx_log_error("could not open file \"%s\": %m", from);
@@ -62,20 +60,18 @@ copy_wal(const char *from, const char *to)
 		pgx_log_error("could not create file \"%s\": %m", to);
 	else
 	{
-		do
-			n = copy_file_range(in, NULL, out, NULL, COPY_CHUNK, 0);
-		while (n > 0 || (n < 0 && errno == EINTR));
-		if (n < 0)
+		ok = pgx_copy_rest(in, out);
+		if (!ok)
 			pgx_log_error("could not copy file \"%s\" to \"%s\": %m", from, to);
 	}
-	if (out >= 0 && close(out) != 0 && n == 0)
+	if (out >= 0 && close(out) != 0 && ok)
 	{
 		pgx_log_error("could not close file \"%s\": %m", to);
-		n = -1;
+		ok = false;
 	}
 	if (in >= 0)
 		(void) close(in);
-	return n == 0;
+	return ok;
 }
 
 int

@@ -8,12 +8,12 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 
-use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
 use PgxBackup;
+use PgxDisk;
 use PgxSshd;
 use PgxStandby;
 use PgxTde;
@@ -31,36 +31,7 @@ my @backup = ('-B', area_dir($primary), '--primary-conninfo', $from);
 
 # ---- full disks ------------------------------------------------------------------------------------
 
-# A file system of some bytes, or files, that only one program and what it starts can see.  It is a user's own right to
-# make one, where the kernel lets users have namespaces.  What is in it at the end is written to a file.
-my @apart = qw(unshare --map-current-user --keep-caps --mount);
-my $small_disk = write_file(work_dir() . '/small_disk.pl', <<'EOF');
-my ($limit, $dir, $left, @argv) = @ARGV;
-my $type = 'tmpfs';
-syscall($ENV{SYS_mount} + 0, $type, $dir, $type, 0, $limit) == 0 or die "could not mount: $!\n";
-my $rc = system(@argv);
-open my $fh, '>', $left or die "$!";
-opendir my $dh, $dir or die "$!";
-print $fh map { "$_\n" } grep { !/^\.\.?$/ } readdir $dh;
-close $fh or die "$!";
-exit($rc & 127 ? 128 + ($rc & 127) : $rc >> 8);
-EOF
-
-# Of the machines that the server runs on.
-my %mount_number = (x86_64 => 165, aarch64 => 40);
-$ENV{SYS_mount} = $mount_number{ (POSIX::uname())[4] } // 0;
-my $disk = work_dir() . '/disk';
-my $left = work_dir() . '/left';
-mkdir $disk, 0700;
-
-sub on_small_disk
-{
-	my ($limit, @argv) = @_;
-	unlink $left;
-	local %ENV = %ENV;
-	delete @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER PGDATA)};
-	return run_program([ @apart, $^X, $small_disk, $limit, $disk, $left, @argv ], timeout => 300);
-}
+my $disk = small_disk();
 
 sub full_disk_fails
 {
@@ -69,18 +40,14 @@ sub full_disk_fails
 	my ($rc, $out, $err) = on_small_disk($limit, build_args($plan, @args));
 	is($rc, 1, "$name: exit code");
 	like($err, $message, "$name: message");
-	is(slurp_raw($left), '', "$name: nothing is left on the disk");
+	is(left_on_disk(), '', "$name: nothing is left on the disk");
 	standby_absent($plan, $name);
 	return;
 }
 
 SKIP:
 {
-	my ($rc) = on_small_disk('size=4k', 'true');
-	skip 'a user namespace is needed, and unshare (package util-linux) that can keep its rights', 1 if $rc != 0;
-	($rc) = on_small_disk('size=4k', 'sh', '-c', "echo x >'$disk/one' && ! dd if=/dev/zero of='$disk/two' bs=4k count=1");
-	is($rc, 0, 'control: such a disk is full after a page');
-	is(slurp_raw($left) =~ s/two\n//r, "one\n", 'control: and what is left on it is seen');
+	skip 'a user namespace is needed, and unshare (package util-linux) that can keep its rights', 1 if !can_limit_disk();
 
 	my @data = (@pass, '-D', "$disk/data");
 	my $full = qr/No space left on device/;
@@ -99,7 +66,7 @@ SKIP:
 	full_disk_fails('no room for directories', 'nr_inodes=20', $full, @backup, @data, '--backup', 'packed');
 
 	# As large as it must be, it works there too.
-	($rc, my $out, my $err) = on_small_disk('size=600m', 'sh', '-c', '"$@" && psql -XAtq -h "$0" -p ' . $plan->{port}
+	my ($rc, $out, $err) = on_small_disk('size=600m', 'sh', '-c', '"$@" && psql -XAtq -h "$0" -p ' . $plan->{port}
 		. " -d postgres -c 'SELECT pg_is_in_recovery()' && pg_ctl -s -w -D '$disk/data' stop", $primary->host, build_args($plan, @from, @data));
 	is($rc, 0, 'control: a disk with room') or diag($err);
 	like($out, qr/^The standby is streaming\.\nt$/m, 'control: a standby is built on it');
