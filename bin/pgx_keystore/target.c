@@ -4,6 +4,7 @@
  */
 #include <config.h>
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -119,6 +120,10 @@ store(struct target *target, keystore *ks)
 	done = pgx_put_keystore(target->conn, bytes, len, target->rekeyed ? target->envelope : NULL,
 							sizeof(target->envelope));
 	free(bytes);
+	if (!done && PQstatus(target->conn) != CONNECTION_OK)
+		pgx_log_hint("It is not known whether the change was made.  If it was, then the server's keystore has generation %"
+					 PRIu64 " when the server is there again; \"%s status\" shows it.",
+					 keystore_get_generation(ks), pgx_progname());
 	return done ? PGX_EXIT_OK : PGX_EXIT_FAILURE;
 }
 

@@ -95,6 +95,18 @@ ksi_set_where(keystore *ks, const char *where)
 	return KEYSTORE_OK;
 }
 
+/*
+ * When a change is made: never before the one that it follows, whatever the clocks say of those who made them.  A rekey is
+ * told from a change that it did not know by that; see keystore_rekey_lost().
+ */
+int64_t
+ksi_change_time(const keystore *ks)
+{
+	int64_t		now = (int64_t) time(NULL);
+
+	return now < ks->header.changed ? ks->header.changed : now;
+}
+
 /* Each change is one more, and more than whatever was seen in a ring. */
 enum keystore_status
 ksi_next_generation(keystore *ks, uint64_t *ret_generation)

@@ -180,7 +180,7 @@ keystore_add_master_key(keystore *ks, const char *origin, uint32_t *ret_id)
 	}
 	status = ksi_next_generation(ks, &generation);
 	if (status == KEYSTORE_OK)
-		status = ksi_commit_keys(ks, &history, generation, made->created);
+		status = ksi_commit_keys(ks, &history, generation, ksi_change_time(ks));
 	if (status == KEYSTORE_OK)
 		*ret_id = keystore_active_key(ks);
 
@@ -209,13 +209,13 @@ copy_for_change(keystore *ks, uint32_t id, struct ksi_history *ret_history,
 }
 
 static enum keystore_status
-commit_change(keystore *ks, struct ksi_history *history, int64_t now)
+commit_change(keystore *ks, struct ksi_history *history)
 {
 	uint64_t	generation = 0;
 	enum keystore_status status = ksi_next_generation(ks, &generation);
 
 	if (status == KEYSTORE_OK)
-		status = ksi_commit_keys(ks, history, generation, now);
+		status = ksi_commit_keys(ks, history, generation, ksi_change_time(ks));
 	return status;
 }
 
@@ -243,7 +243,7 @@ keystore_destroy_key(keystore *ks, uint32_t id)
 		goto out;
 	}
 	ksi_key_destroy(key, (int64_t) time(NULL));
-	status = commit_change(ks, &history, key->destroyed);
+	status = commit_change(ks, &history);
 
 out:
 	ksi_history_free(&history);
@@ -278,7 +278,7 @@ keystore_compromise_key(keystore *ks, uint32_t id)
 		goto out;
 	key->state = KEYSTORE_KEY_COMPROMISED;
 	key->compromised = (int64_t) time(NULL);
-	status = commit_change(ks, &history, key->compromised);
+	status = commit_change(ks, &history);
 
 out:
 	ksi_history_free(&history);
@@ -300,7 +300,7 @@ keystore_set_key_label(keystore *ks, uint32_t id, const char *label)
 	memset(key->label, 0, sizeof(key->label));
 	if (label != NULL)
 		memcpy(key->label, label, strlen(label));
-	status = commit_change(ks, &history, (int64_t) time(NULL));
+	status = commit_change(ks, &history);
 
 out:
 	ksi_history_free(&history);

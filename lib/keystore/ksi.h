@@ -380,6 +380,7 @@ extern enum keystore_status ksi_alloc_secret(keystore *ks, struct ksi_secret *s,
 extern enum keystore_status ksi_check_bytes(keystore *ks, const char *where, const uint8_t *buf,
 											size_t len, struct ksi_header *ret_header,
 											struct ksi_layout *ret_layout);
+extern int64_t ksi_change_time(const keystore *ks);
 extern enum keystore_status ksi_next_generation(keystore *ks, uint64_t *ret_generation);
 extern enum keystore_status ksi_check_passphrase(keystore *ks, size_t len);
 

@@ -10,7 +10,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "ksi.h"
 
@@ -131,7 +130,7 @@ keystore_rekey(keystore *ks, const struct keystore_passphrase *passphrases, size
 		goto out;
 	}
 	*header = ks->header;
-	header->changed = (int64_t) time(NULL);
+	header->changed = ksi_change_time(ks);
 	status = match_slots(ks, passphrases, count, choice);
 	if (status == KEYSTORE_OK)
 		status = ksi_next_generation(ks, &header->generation);
@@ -203,8 +202,8 @@ replaced_at(const keystore *ks, const keystore *theirs)
 }
 
 /*
- * On one line of history nothing under a KSK is newer than the rekey that replaced it, neither by generation nor by time.
- * A clock that was put back may deceive, but then the rekey follows in WAL and is followed once more.
+ * On one line of history nothing under a KSK is newer than the rekey that replaced it, neither by generation nor by time:
+ * no change is earlier than the one before it, see ksi_change_time().
  */
 bool
 keystore_rekey_lost(keystore *ks, keystore *other)

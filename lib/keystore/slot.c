@@ -357,7 +357,7 @@ keystore_change_passphrase(keystore *ks, const char *old_passphrase, size_t old_
 	status = ksi_next_generation(ks, &header->generation);
 	if (status != KEYSTORE_OK)
 		goto out;
-	header->changed = (int64_t) time(NULL);
+	header->changed = ksi_change_time(ks);
 	status = ksi_commit(ks, header, NULL);
 
 out:

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "ksi.h"
 
@@ -142,7 +141,7 @@ next_header(keystore *ks, struct ksi_header **ret_header)
 	if (header == NULL)
 		return ksi_nomem(ks);
 	*header = ks->header;
-	header->changed = (int64_t) time(NULL);
+	header->changed = ksi_change_time(ks);
 	status = ksi_next_generation(ks, &header->generation);
 	if (status == KEYSTORE_OK)
 		*ret_header = header;

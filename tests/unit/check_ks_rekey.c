@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ks_common.h"
 
@@ -374,6 +375,78 @@ START_TEST(test_give_up_rekey)
 }
 END_TEST
 
+/*
+ * The side that was lost has the higher generation.  That the other one changed something under the former KSK, later than the
+ * rekey, is proof all the same; what was changed before is none.
+ */
+START_TEST(test_rekey_lost)
+{
+	keystore   *lost = ks_make();
+	keystore   *kept = copy_of(lost);
+	keystore   *before;
+	struct rekeyed r;
+	uint8_t    *buf;
+	size_t		len;
+	uint32_t	id;
+
+	assert_ok(lost, keystore_add_master_key(lost, "before", &id));
+	before = copy_of(lost);
+	rekey(lost, &r);
+	for (int i = 0; i < 3; i++)
+		assert_ok(lost, keystore_set_slot_label(lost, 1, "lost"));
+	ck_assert(!keystore_rekey_lost(lost, kept));
+	ck_assert(!keystore_rekey_lost(lost, before));
+	ck_assert(!keystore_rekey_lost(lost, lost));
+
+	sleep(2);					/* times are in seconds */
+	assert_ok(kept, keystore_set_slot_label(kept, 1, "kept"));
+	ck_assert_uint_lt(keystore_get_generation(kept), keystore_get_generation(lost));
+	ck_assert(keystore_rekey_lost(lost, kept));
+	ck_assert(!keystore_rekey_lost(kept, lost));
+	assert_ok(kept, keystore_serialize(kept, &buf, &len));
+	assert_ok(lost, keystore_apply_rekey(lost, buf, len, NULL, 0));
+	ck_assert(same_ksk(lost, kept));
+	ck_assert_uint_eq(keystore_key_count(lost), 2);
+	ck_assert_uint_eq(keystore_active_key(lost), 1);
+	ck_assert_uint_eq(keystore_get_generation(lost), keystore_get_generation(kept));
+	free(buf);
+	free(r.buf);
+	keystore_close(before);
+	ck_assert(!keystore_rekey_lost(lost, before));
+	keystore_free(&before);
+	keystore_free(&lost);
+	keystore_free(&kept);
+}
+END_TEST
+
+/* A client whose clock is behind the server's makes no change that is earlier than the one before it. */
+START_TEST(test_clocks)
+{
+	keystore   *server = ks_make();
+	keystore   *client;
+	struct rekeyed r;
+	uint32_t	id;
+	const int64_t ahead = server->header.changed + 86400;
+
+	server->header.changed = ahead;
+	assert_ok(server, keystore_add_master_key(server, "ahead", &id));
+	ck_assert_int_eq(server->header.changed, ahead);
+	client = copy_of(server);
+	rekey(client, &r);
+	ck_assert_int_eq(client->header.changed, ahead);
+	ck_assert(!keystore_rekey_lost(client, server));
+	assert_ok(client, keystore_set_slot_label(client, 1, "label"));
+	ck_assert_int_eq(client->header.changed, ahead);
+	assert_ok(client, keystore_set_key_label(client, 1, "label"));
+	ck_assert_int_eq(client->header.changed, ahead);
+	assert_ok(client, keystore_change_passphrase(client, PASS, strlen(PASS), PASS2, strlen(PASS2), &ks_cheap));
+	ck_assert_int_eq(client->header.changed, ahead);
+	free(r.buf);
+	keystore_free(&client);
+	keystore_free(&server);
+}
+END_TEST
+
 START_TEST(test_open_rekeyed)
 {
 	keystore   *ks = ks_make();
@@ -558,6 +631,8 @@ main(void)
 	tcase_add_loop_test(tc, test_follow_own_way, 0,
 						(int) (sizeof(lost_changes) / sizeof(lost_changes[0])));
 	tcase_add_test(tc, test_give_up_rekey);
+	tcase_add_test(tc, test_rekey_lost);
+	tcase_add_test(tc, test_clocks);
 	tcase_add_test(tc, test_open_rekeyed);
 	tcase_add_test(tc, test_older_things_open);
 	tcase_add_test(tc, test_envelope_damage);
