@@ -208,13 +208,8 @@ ksi_check_bytes(keystore *ks, const char *where, const uint8_t *buf, size_t len,
 		return ksi_fail(ks, KEYSTORE_ECRYPTO, "could not compute the checksum of \"%s\": %s",
 						where, ksi_crypto_reason());
 	if (!ksi_equal(digest, buf + len - KSI_DIGEST_LEN, KSI_DIGEST_LEN))
-	{
-		(void) ksi_fail(ks, KEYSTORE_EDAMAGED, "keystore \"%s\" is corrupted: invalid checksum",
+		return ksi_fail(ks, KEYSTORE_EDAMAGED, "keystore \"%s\" is corrupted: invalid checksum",
 						where);
-		return ksi_hint(ks, KEYSTORE_EDAMAGED,
-						"Restore the keystore from its \"%s\" or from another server.",
-						KEYSTORE_PREV_NAME);
-	}
 	return ksi_format_parse(ks, where, buf, len, ret_header, ret_layout);
 }
 
@@ -262,6 +257,12 @@ keystore_load(keystore *ks, const char *path)
 	status = adopt(ks, buf, len, path);
 	if (status == KEYSTORE_OK)
 		buf = NULL;
+	/* Of a copy under another name nobody can say what it is a copy of. */
+	else if ((status == KEYSTORE_EDAMAGED || status == KEYSTORE_EFORMAT) &&
+			 strcmp(place.base, KEYSTORE_FILE_NAME) == 0)
+		(void) ksi_hint(ks, status,
+						"Run \"pgx_keystore repair %s\", which takes \"%s\" or a backup, "
+						"or copy the keystore from another server.", path, KEYSTORE_PREV_NAME);
 
 out:
 	free(buf);

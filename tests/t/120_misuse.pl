@@ -176,17 +176,19 @@ refused(
 	break => sub { rename $keys, "$keys.away" },
 	mend => sub { rename "$keys.away", $keys });
 refused_keystore('empty keystore', '', qr/FATAL:  (?:file|keystore) "\Q$ks\E" is (?:not a keystore|corrupted)/);
-refused_keystore('truncated by one byte', substr($good_ks, 0, -1), qr/FATAL:  keystore "\Q$ks\E" is corrupted/);
+my $repair_hint = qr/HINT:  Run "pgx_keystore repair \Q$ks\E", which takes "keystore\.ks\.prev" or a backup, or copy/;
+refused_keystore('truncated by one byte', substr($good_ks, 0, -1), qr/FATAL:  keystore "\Q$ks\E" is corrupted/,
+	$repair_hint);
 refused_keystore('truncated by half', substr($good_ks, 0, length($good_ks) / 2),
-	qr/FATAL:  keystore "\Q$ks\E" is corrupted/);
+	qr/FATAL:  keystore "\Q$ks\E" is corrupted/, $repair_hint);
 refused_keystore('one byte more', "$good_ks\n", qr/FATAL:  keystore "\Q$ks\E" is corrupted/);
 refused_keystore("byte $_ flipped", flipped($good_ks, $_),
 	qr/FATAL:  keystore "\Q$ks\E" is corrupted: invalid checksum/,
-	qr/HINT:  Restore the keystore from its "keystore\.ks\.prev" or from another server\./)
+	$repair_hint)
   foreach 20, 150, length($good_ks) - 1;
 refused_keystore('body altered', sealed(flipped($good_ks, length($good_ks) - 100)),
 	qr/FATAL:  keystore "\Q$ks\E" is corrupted: its content was altered/);
-refused_keystore('wrong magic', sealed(flipped($good_ks, 0)), qr/FATAL:  file "\Q$ks\E" is not a keystore/);
+refused_keystore('wrong magic', sealed(flipped($good_ks, 0)), qr/FATAL:  file "\Q$ks\E" is not a keystore/, $repair_hint);
 {
 	my $future = $good_ks;
 	substr($future, 8, 2) = pack 'n', 99;
