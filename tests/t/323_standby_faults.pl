@@ -29,6 +29,9 @@ my @slot = ('--slot', 'slot1', '--create-slot');
 my @pass = ('--passphrase-file', pass_file($primary), @slot);
 my @backup = ('-B', area_dir($primary), '--primary-conninfo', $from);
 
+dmpall_ok($primary, '--label', 'plain');
+dmpall_ok($primary, '--label', 'packed', '--compress=zstd', '--passphrase-file', pass_file($primary));
+
 # ---- full disks ------------------------------------------------------------------------------------
 
 my $disk = small_disk();
@@ -59,8 +62,6 @@ SKIP:
 	full_disk_fails('keystore', 'nr_inodes=2', $full, @from, @pass, '--keystore-location', "$disk/keys");
 	full_disk_fails('automatic opening', 'size=4k', $full, @from, @pass, '--keystore-location', "$disk/keys", '--auto-open');
 
-	dmpall_ok($primary, '--label', 'plain');
-	dmpall_ok($primary, '--label', 'packed', '--compress=zstd', '--passphrase-file', pass_file($primary));
 	full_disk_fails('from a backup', 'size=6m', qr/could not (copy|write|create) file ".*$full/, @backup, @data, '--backup', 'plain');
 	full_disk_fails('from a compressed backup', 'size=6m', qr/could not (write|create) file ".*$full/, @backup, @data, '--backup', 'packed');
 	full_disk_fails('no room for directories', 'nr_inodes=20', $full, @backup, @data, '--backup', 'packed');
