@@ -14,7 +14,7 @@ for argument; do
 		--source-pgdata=*) ;;
 		--wal-directory=*) waldir=$value ;;
 		*)
-			if [ "$before" = -w ]; then
+			if [ "$before" = -w ] || [ "$before" = --wal-directory ]; then
 				waldir=$value
 			elif [ -f "$value/pgx_tde/keys" ]; then
 				datadir=$value
