@@ -253,6 +253,9 @@ START_TEST(flip_every_byte)
 	{
 		bool		middle = i >= TDE_STREAM_HEADER_LEN && i < TDE_STREAM_HEADER_LEN + TDE_STREAM_CHUNK;
 
+		/* Under memcheck each takes a hundred times as long; its errors are not in the bits. */
+		if (middle && getenv("PGX_MEMCHECK") != NULL && i % 331 != 0)
+			continue;
 		for (int bit = middle ? (int) (i % 8) : 0; bit < 8; bit++)
 		{
 			buf[i] ^= (uint8_t) (1 << bit);
