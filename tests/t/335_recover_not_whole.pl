@@ -49,7 +49,7 @@ sub left_by_the_killed
 		my @left = incomplete();
 		is(scalar(@left), 1, "$name: what is left has the name of an incomplete one") or next;
 		like(list(), qr/^\S+ \S+ +INCOMPLETE +\Q$area\E\/\Q$left[0]\E$/m, "$name: and is listed so");
-		is_deeply([ sort(list() =~ /COMPLETE +\Q$area\E\/(\S+)/g) ], [ sort grep { defined } $chosen, $left[0] ], "$name: with nothing else");
+		is_deeply([ sort { $a cmp $b } list() =~ /COMPLETE +\Q$area\E\/(\S+)/g ], [ sort grep { defined } $chosen, $left[0] ], "$name: with nothing else");
 		foreach my $which (undef, 'killed', $left[0], $left[0] =~ s/\.incomplete//r)
 		{
 			my @backup = defined $which ? ('--backup', $which) : ();
