@@ -30,6 +30,8 @@ struct slot_change
 	struct pgx_passphrase new;	/* or a recovery key, until it is shown */
 };
 
+_Static_assert(KEYSTORE_RECOVERY_STRLEN < PGX_PASSPHRASE_BUF, "a recovery key has the room of a passphrase");
+
 bool
 parse_slot(const struct options *opts, uint32_t *ret_slot)
 {

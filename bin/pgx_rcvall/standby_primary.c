@@ -152,8 +152,8 @@ standby_connect(struct standby *s)
 		return false;
 	s->conninfo = s->opts->primary_conninfo != NULL ? pgx_strdup(s->opts->primary_conninfo) : standby_conninfo_of(s->conn);
 	/* A backup knows its own tablespaces. */
-	return check_version(s) && standby_check_connection(s) && (s->opts->from == NULL || read_tablespaces(s)) && find_keystore_directory(s) &&
-		standby_check_slot(s);
+	return check_version(s) && standby_check_connection(s) && (s->opts->from == NULL || read_tablespaces(s)) &&
+		find_keystore_directory(s) && standby_check_slot(s);
 }
 
 /* NULL after a message. */

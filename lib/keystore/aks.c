@@ -268,7 +268,10 @@ try_ksk(keystore *ks, const uint8_t ksk[KEYSTORE_KEY_LEN], const char **ret_reas
 					reason != NULL ? reason : "its content was altered");
 }
 
-/* If a rekey was interrupted before auto-open was made anew, then what leads from the one KSK to the other is still there. */
+/*
+ * If a rekey was interrupted before auto-open was made anew, then what leads from the one KSK to the other is still
+ * there.
+ */
 static enum keystore_status
 follow_rekey(keystore *ks, const struct ksi_aks_place *loc, uint8_t ksk[KEYSTORE_KEY_LEN],
 			 const char **ret_reason)

@@ -50,7 +50,7 @@ envelope_key(const uint8_t *old_ksk, const uint8_t *uuid, uint8_t key[KEYSTORE_K
 
 enum keystore_status
 ksi_envelope_seal(keystore *ks, const struct ksi_header *header, const uint8_t *new_ksk,
-			  uint8_t env[KEYSTORE_ENVELOPE_LEN])
+				  uint8_t env[KEYSTORE_ENVELOPE_LEN])
 {
 	enum keystore_status status = KEYSTORE_OK;
 	uint8_t		key[KEYSTORE_KEY_LEN];

@@ -37,36 +37,13 @@ __wrap_ksi_machine_id(keystore *ks, char ret_id[KSI_MACHINE_ID_LEN + 1])
 }
 
 /* The keystore in a directory of its own, the host secret in another. */
-static char top[256];
-
 static void
 setup(void)
 {
-	ks_setup();
-	snprintf(top, sizeof(top), "%s", ks_dir);
-	ck_assert_int_lt(snprintf(ks_dir, sizeof(ks_dir), "%.200s/keystore", top), 256);
-	ck_assert_int_eq(mkdir(ks_dir, 0700), 0);
-	snprintf(ks_path, sizeof(ks_path), "%s/%s", ks_dir, KEYSTORE_FILE_NAME);
+	ks_setup_below();
 	snprintf(aks_path, sizeof(aks_path), "%s/%s", ks_dir, KEYSTORE_AUTO_OPEN_NAME);
-	snprintf(secret_dir, sizeof(secret_dir), "%s/home", top);
+	snprintf(secret_dir, sizeof(secret_dir), "%s/home", ks_top);
 	snprintf(secret_path, sizeof(secret_path), "%s/secret", secret_dir);
-}
-
-static void
-teardown(void)
-{
-	snprintf(ks_dir, sizeof(ks_dir), "%s", top);
-	ks_teardown();
-}
-
-static keystore *
-make_enabled(void)
-{
-	keystore   *ks = ks_make_stored();
-
-	assert_ok(ks, keystore_set_host_secret_path(ks, secret_path));
-	assert_ok(ks, keystore_auto_open_enable(ks, ks_path));
-	return ks;
 }
 
 /* A new process's view: loaded, closed, the same host secret. */
@@ -100,7 +77,7 @@ assert_not_here(const char *path, const char *reason)
 
 START_TEST(test_enable_and_open)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	keystore   *back = load_closed(ks_path);
 	struct keystore_auto_open_info info;
 	struct stat st;
@@ -134,7 +111,7 @@ END_TEST
 /* The seal is made of what keystore.aks(5) says, all of it. */
 START_TEST(test_seal_parts)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	size_t		len;
 	uint8_t    *aks = ks_read_file(aks_path, &len);
 	uint8_t    *secret = ks_read_file(secret_path, &len);
@@ -172,7 +149,7 @@ END_TEST
 /* It wraps the KSK, so rotations and a new passphrase leave it valid. */
 START_TEST(test_survives_changes)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	keystore   *back;
 	uint32_t	id;
 
@@ -191,7 +168,7 @@ END_TEST
 /* The host secret is made once; enabling again leaves it, and other keystores' files, alone. */
 START_TEST(test_enable_twice)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	size_t		len;
 	uint8_t    *before = ks_read_file(secret_path, &len);
 	uint8_t    *after;
@@ -208,7 +185,7 @@ END_TEST
 
 START_TEST(test_disable)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	struct keystore_auto_open_info info;
 
 	assert_ok(ks, keystore_auto_open_disable(ks, ks_path));
@@ -228,10 +205,10 @@ END_TEST
 
 START_TEST(test_other_directory)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	char		other[400];
 
-	snprintf(other, sizeof(other), "%s/elsewhere", top);
+	snprintf(other, sizeof(other), "%s/elsewhere", ks_top);
 	ck_assert_int_eq(rename(ks_dir, other), 0);
 	assert_not_here(ks_text("%s/%s", other, KEYSTORE_FILE_NAME), "it was created for another directory");
 
@@ -245,7 +222,7 @@ END_TEST
 
 START_TEST(test_other_computer)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 
 	machine_id = "fedcba9876543210fedcba9876543210";
 	assert_not_here(ks_path, "it was created on another computer, or the host secret was replaced");
@@ -255,7 +232,7 @@ END_TEST
 
 START_TEST(test_secret_removed)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 
 	ck_assert_int_eq(unlink(secret_path), 0);
 	assert_not_here(ks_path, "the host secret does not exist");
@@ -270,7 +247,7 @@ END_TEST
 
 START_TEST(test_secret_changed)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	uint8_t		secret[32] = "another secret of 32 bytes.....";
 
 	ks_write_file(secret_path, secret, sizeof(secret), 0600);
@@ -281,7 +258,7 @@ END_TEST
 
 START_TEST(test_other_keystore)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	keystore   *other = ks_make();
 
 	assert_ok(other, keystore_store(other, ks_path));
@@ -294,11 +271,11 @@ END_TEST
 /* For root alone: all the files given to another user, who has everything but the number. */
 START_TEST(test_other_user)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	int			status;
 	pid_t		pid;
 
-	ck_assert_int_eq(chown(top, NOBODY, (gid_t) -1), 0);
+	ck_assert_int_eq(chown(ks_top, NOBODY, (gid_t) -1), 0);
 	ck_assert_int_eq(chown(ks_dir, NOBODY, (gid_t) -1), 0);
 	ck_assert_int_eq(chown(ks_path, NOBODY, (gid_t) -1), 0);
 	ck_assert_int_eq(chown(aks_path, NOBODY, (gid_t) -1), 0);
@@ -322,14 +299,14 @@ END_TEST
 /* One who changes the harmless numbers in the file does not get further. */
 START_TEST(test_forged_header)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	char		other[400];
 	char		path[500];
 	uint8_t    *aks;
 	size_t		len;
 
 	aks = ks_read_file(aks_path, &len);
-	snprintf(other, sizeof(other), "%s/elsewhere", top);
+	snprintf(other, sizeof(other), "%s/elsewhere", ks_top);
 	snprintf(path, sizeof(path), "%s/%s", other, KEYSTORE_FILE_NAME);
 	ck_assert_int_eq(rename(ks_dir, other), 0);
 	ck_assert(ksi_sha256(other, strlen(other), aks + 40));
@@ -345,7 +322,7 @@ END_TEST
 
 START_TEST(test_unsafe_secret)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	struct keystore_auto_open_info info;
 
 	ck_assert_int_eq(chmod(secret_path, 0644), 0);
@@ -367,7 +344,7 @@ END_TEST
 
 START_TEST(test_short_secret)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 
 	ck_assert_int_eq(truncate(secret_path, 31), 0);
 	assert_fails(ks, keystore_open_auto(ks, ks_path), KEYSTORE_EDAMAGED,
@@ -394,7 +371,7 @@ END_TEST
 
 START_TEST(test_unsafe_aks)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 
 	ck_assert_int_eq(chmod(aks_path, 0660), 0);
 	assert_fails(ks, keystore_open_auto(ks, ks_path), KEYSTORE_EPERM,
@@ -409,7 +386,7 @@ END_TEST
 
 START_TEST(test_flip_every_byte)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	size_t		len;
 	uint8_t    *aks = ks_read_file(aks_path, &len);
 	struct keystore_auto_open_info info;
@@ -454,7 +431,7 @@ END_TEST
 /* The file opens, the keystore beside it was altered: that is not the auto-open file's fault. */
 START_TEST(test_altered_keystore)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	size_t		len;
 	uint8_t    *buf = ks_read_file(ks_path, &len);
 
@@ -509,7 +486,7 @@ main(void)
 	Suite	   *suite = suite_create("autoopen");
 	TCase	   *tc = ks_tcase("here");
 
-	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_checked_fixture(tc, setup, ks_teardown_below);
 	tcase_add_test(tc, test_enable_and_open);
 	tcase_add_test(tc, test_seal_parts);
 	tcase_add_test(tc, test_survives_changes);
@@ -520,7 +497,7 @@ main(void)
 	suite_add_tcase(suite, tc);
 
 	tc = ks_tcase("elsewhere");
-	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_checked_fixture(tc, setup, ks_teardown_below);
 	tcase_add_test(tc, test_other_directory);
 	tcase_add_test(tc, test_other_computer);
 	tcase_add_test(tc, test_secret_removed);
@@ -532,7 +509,7 @@ main(void)
 	suite_add_tcase(suite, tc);
 
 	tc = ks_tcase("damaged");
-	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_checked_fixture(tc, setup, ks_teardown_below);
 	tcase_add_test(tc, test_unsafe_secret);
 	tcase_add_test(tc, test_short_secret);
 	tcase_add_test(tc, test_secret_beside_keystore);

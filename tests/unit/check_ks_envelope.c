@@ -13,7 +13,6 @@
 
 #include "ks_common.h"
 
-static char top[256];
 static char secret_path[320];
 static char rekey_path[320];
 
@@ -30,30 +29,9 @@ __wrap_ksi_machine_id(keystore *ks, char ret_id[KSI_MACHINE_ID_LEN + 1])
 static void
 setup(void)
 {
-	ks_setup();
-	snprintf(top, sizeof(top), "%s", ks_dir);
-	ck_assert_int_lt(snprintf(ks_dir, sizeof(ks_dir), "%.200s/keystore", top), 256);
-	ck_assert_int_eq(mkdir(ks_dir, 0700), 0);
-	snprintf(ks_path, sizeof(ks_path), "%s/%s", ks_dir, KEYSTORE_FILE_NAME);
+	ks_setup_below();
 	snprintf(rekey_path, sizeof(rekey_path), "%s/%s", ks_dir, KEYSTORE_REKEY_NAME);
-	snprintf(secret_path, sizeof(secret_path), "%s/home/secret", top);
-}
-
-static void
-teardown(void)
-{
-	snprintf(ks_dir, sizeof(ks_dir), "%s", top);
-	ks_teardown();
-}
-
-static keystore *
-make_enabled(void)
-{
-	keystore   *ks = ks_make_stored();
-
-	assert_ok(ks, keystore_set_host_secret_path(ks, secret_path));
-	assert_ok(ks, keystore_auto_open_enable(ks, ks_path));
-	return ks;
+	snprintf(secret_path, sizeof(secret_path), "%s/home/secret", ks_top);
 }
 
 static void
@@ -100,7 +78,7 @@ open_by_itself(void)
 
 START_TEST(test_interrupted)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	uint8_t		envelope[KEYSTORE_ENVELOPE_LEN];
 	bool		resealed = false;
 
@@ -133,7 +111,7 @@ END_TEST
 /* The envelope of another rekey, or one that was damaged, is as good as none. */
 START_TEST(test_interrupted_useless)
 {
-	keystore   *ks = make_enabled();
+	keystore   *ks = ks_make_enabled(secret_path);
 	uint8_t		envelope[2][KEYSTORE_ENVELOPE_LEN];
 	uint8_t		found[KEYSTORE_ENVELOPE_LEN];
 	bool		result = true;
@@ -176,7 +154,7 @@ main(void)
 	Suite	   *suite = suite_create("envelope");
 	TCase	   *tc = ks_tcase("interrupted");
 
-	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_checked_fixture(tc, setup, ks_teardown_below);
 	tcase_add_test(tc, test_interrupted);
 	tcase_add_test(tc, test_interrupted_useless);
 	suite_add_tcase(suite, tc);

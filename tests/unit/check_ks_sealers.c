@@ -34,7 +34,6 @@ __wrap_ksi_machine_id(keystore *ks, char ret_id[KSI_MACHINE_ID_LEN + 1])
 	return KEYSTORE_OK;
 }
 
-static char top[256];
 static char credential_dir[320];
 static char aks_path[320];
 static const char *tcti;		/* of the handles that the test makes */
@@ -42,22 +41,11 @@ static const char *tcti;		/* of the handles that the test makes */
 static void
 setup(void)
 {
-	ks_setup();
-	snprintf(top, sizeof(top), "%s", ks_dir);
-	ck_assert_int_lt(snprintf(ks_dir, sizeof(ks_dir), "%.200s/keystore", top), 256);
-	ck_assert_int_eq(mkdir(ks_dir, 0700), 0);
-	snprintf(ks_path, sizeof(ks_path), "%s/%s", ks_dir, KEYSTORE_FILE_NAME);
+	ks_setup_below();
 	snprintf(aks_path, sizeof(aks_path), "%s/%s", ks_dir, KEYSTORE_AUTO_OPEN_NAME);
-	snprintf(credential_dir, sizeof(credential_dir), "%s/credentials", top);
+	snprintf(credential_dir, sizeof(credential_dir), "%s/credentials", ks_top);
 	ck_assert_int_eq(mkdir(credential_dir, 0700), 0);
 	tcti = NULL;
-}
-
-static void
-teardown(void)
-{
-	snprintf(ks_dir, sizeof(ks_dir), "%s", top);
-	ks_teardown();
 }
 
 static void
@@ -169,7 +157,7 @@ check_bindings(keystore *ks, const struct keystore_seal_options *options)
 	machine_id = "1123456789abcdef0123456789abcdef";
 	assert_not_here(ks_path, KEYSTORE_EWRONGKEY, "it was created on another computer");
 	machine_id = "0123456789abcdef0123456789abcdef";
-	snprintf(dir, sizeof(dir), "%s/copy", top);
+	snprintf(dir, sizeof(dir), "%s/copy", ks_top);
 	copy_pair(dir, path);
 	assert_not_here(path, KEYSTORE_EWRONGKEY, "it was created for another directory");
 	make_other_users();
@@ -399,7 +387,7 @@ start_tpm(const char *state)
 	const struct timespec pause = {0, 10000000};
 
 	/* Paths of sockets must be short, so the program runs in the directory. */
-	ck_assert_int_eq(chdir(top), 0);
+	ck_assert_int_eq(chdir(ks_top), 0);
 	snprintf(server_path, sizeof(server_path), "%s.sock", state);
 	snprintf(ctrl_path, sizeof(ctrl_path), "%s.sock.ctrl", state);
 	snprintf(server, sizeof(server), "type=unixio,path=%s", server_path);
@@ -639,7 +627,7 @@ main(void)
 	Suite	   *suite = suite_create("sealers");
 	TCase	   *tc = ks_tcase("credential");
 
-	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_checked_fixture(tc, setup, ks_teardown_below);
 	tcase_add_test(tc, test_credential);
 	tcase_add_test(tc, test_credential_wrong);
 	tcase_add_test(tc, test_credential_names);
@@ -647,7 +635,7 @@ main(void)
 	tcase_add_test(tc, test_unknown_kind);
 	suite_add_tcase(suite, tc);
 	tc = ks_tcase("tpm2");
-	tcase_add_checked_fixture(tc, setup, teardown);
+	tcase_add_checked_fixture(tc, setup, ks_teardown_below);
 #ifdef HAVE_TSS2
 	/* tpm2-tss reports each refusal on standard error; the tests provoke thousands. */
 	(void) setenv("TSS2_LOG", "all+none", 1);

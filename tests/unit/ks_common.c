@@ -20,6 +20,7 @@ const struct keystore_kdf_params ks_cheap = {KEYSTORE_KDF_SCRYPT, 10, 0, 8, 1};
 
 char		ks_dir[256];
 char		ks_path[300];
+char		ks_top[256];
 
 static int
 remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -43,6 +44,23 @@ ks_teardown(void)
 	(void) nftw(ks_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+void
+ks_setup_below(void)
+{
+	ks_setup();
+	memcpy(ks_top, ks_dir, sizeof(ks_top));
+	ck_assert_int_lt(snprintf(ks_dir, sizeof(ks_dir), "%.200s/keystore", ks_top), 256);
+	ck_assert_int_eq(mkdir(ks_dir, 0700), 0);
+	snprintf(ks_path, sizeof(ks_path), "%s/%s", ks_dir, KEYSTORE_FILE_NAME);
+}
+
+void
+ks_teardown_below(void)
+{
+	memcpy(ks_dir, ks_top, sizeof(ks_dir));
+	ks_teardown();
+}
+
 keystore *
 ks_make(void)
 {
@@ -59,6 +77,16 @@ ks_make_stored(void)
 	keystore   *ks = ks_make();
 
 	assert_ok(ks, keystore_store(ks, ks_path));
+	return ks;
+}
+
+keystore *
+ks_make_enabled(const char *secret_path)
+{
+	keystore   *ks = ks_make_stored();
+
+	assert_ok(ks, keystore_set_host_secret_path(ks, secret_path));
+	assert_ok(ks, keystore_auto_open_enable(ks, ks_path));
 	return ks;
 }
 

@@ -22,6 +22,11 @@ extern char ks_path[300];		/* keystore.ks in it */
 extern void ks_setup(void);		/* checked fixtures: they run in the test's own process */
 extern void ks_teardown(void);
 
+/* The same with the keystore one directory down, for what lies outside of its directory; ks_top is the upper one. */
+extern char ks_top[256];
+extern void ks_setup_below(void);
+extern void ks_teardown_below(void);
+
 /* The status and the whole text, or the test fails. */
 #define assert_status(ks, call, want) \
 	do { \
@@ -41,6 +46,9 @@ extern keystore *ks_make(void);
 
 /* The same, stored at ks_path. */
 extern keystore *ks_make_stored(void);
+
+/* The same, and it opens by itself on this host, whose secret is at secret_path. */
+extern keystore *ks_make_enabled(const char *secret_path);
 
 extern void ks_write_file(const char *path, const void *buf, size_t len, int mode);
 extern uint8_t *ks_read_file(const char *path, size_t *ret_len);	/* to be freed */

@@ -335,7 +335,10 @@ store_offered(keystore *offered, tde_keytable *kt, const uint8 *envelope)
 		pgx_write_keytable(kt_buf, kt_len);
 	}
 
-	/* If another process crashes now, recovery opens the file with one of the two; a server that is started, with the envelope. */
+	/*
+	 * If another process crashes now, recovery opens the file with one of the two keys; a server that is
+	 * started, with the envelope.
+	 */
 	check(offered, keystore_get_ksk(offered, pgx_state->next_ksk));
 	if (envelope != NULL)
 		check(offered, keystore_rekey_begin(offered, pgx_keystore_path(), envelope, KEYSTORE_ENVELOPE_LEN));
