@@ -144,6 +144,7 @@ foreach my $what ('rekey', 'passwd')
 		for (my $n = 1;; $n++)
 		{
 			my $name = "replay of $what, $call $n";
+			$case_number++;
 			my $startup = $standby->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'");
 			my $tracer = kill_at($startup, $call, $n, work_dir() . "/replay_$what.$call.$n");
 			my ($lines, $new) = lines_for($what);
