@@ -213,6 +213,15 @@ extern bool convert_wal(const struct conversion *conversion, const struct data_f
 extern bool wal_parse_name(const struct cluster *cluster, const char *path, uint32_t *ret_timeline,
 						   uint64_t *ret_segment);
 
+/* ---- batch.c: many files ---------------------------------------------------------------------- */
+
+/* Convert these files; false if any failed or a stop is requested.  jobs threads work at once. */
+extern bool convert_in_batches(const struct conversion *conversion, struct journal *journal,
+							   const struct data_files *files, uint32_t jobs);
+
+/* New files that another run has left: those of files that the journal calls ready take their place. */
+extern bool convert_leftover(const struct cluster *cluster, const struct journal *journal, struct data_files *files);
+
 /* ---- progress.c --------------------------------------------------------------------------------- */
 
 /* done: what is done with the bytes, in the past tense. */
