@@ -24,8 +24,8 @@ enum
 	OPT_PGDATA, OPT_AREA, OPT_LIST, OPT_VIEW_COPYING, OPT_CHECK, OPT_FETCH_WAL, OPT_DRY_RUN,
 	OPT_BACKUP, OPT_TIME, OPT_NAME, OPT_XID, OPT_LSN, OPT_TIMELINE, OPT_COPY_COMMAND, OPT_MAPPING,
 	OPT_PASSPHRASE, OPT_PASSPHRASE_FILE, OPT_KEYSTORE_LOCATION, OPT_NO_VERIFY, OPT_JOBS, OPT_LOG,
-	OPT_STANDBY, OPT_FROM, OPT_PRIMARY_CONNINFO, OPT_KEYSTORE, OPT_SLOT, OPT_CREATE_SLOT, OPT_AUTO_OPEN, OPT_SET,
-	OPT_PROGRESS, OPT_JSON, OPT_VERBOSE, OPT_VERSION, OPT_HELP,
+	OPT_STANDBY, OPT_FROM, OPT_PRIMARY_CONNINFO, OPT_KEYSTORE, OPT_SSH, OPT_SSH_OPTION, OPT_SLOT, OPT_CREATE_SLOT,
+	OPT_AUTO_OPEN, OPT_SET, OPT_PROGRESS, OPT_JSON, OPT_VERBOSE, OPT_VERSION, OPT_HELP,
 	N_OPTS
 };
 
@@ -55,6 +55,8 @@ static const struct pgx_option option_defs[N_OPTS] = {
 	[OPT_FROM] = {"from", 0, "CONNINFO", "the server to copy and to follow; with --standby"},
 	[OPT_PRIMARY_CONNINFO] = {"primary-conninfo", 0, "CONNINFO", "what the standby connects with (default: as --from)"},
 	[OPT_KEYSTORE] = {"keystore", 0, "FILE|DIR|HOST:DIR", "keystore to copy (default: fetched by SQL)"},
+	[OPT_SSH] = {"ssh", 0, "PROGRAM", "program that reaches the keystore's host (default: ssh)"},
+	[OPT_SSH_OPTION] = {"ssh-option", 0, "OPTION", "argument for that program; may be given several times"},
 	[OPT_SLOT] = {"slot", 0, "NAME", "replication slot of the standby"},
 	[OPT_CREATE_SLOT] = {"create-slot", 0, NULL, "make that slot"},
 	[OPT_AUTO_OPEN] = {"auto-open", 0, NULL, "enable automatic opening of the standby's keystore"},
@@ -116,6 +118,13 @@ add_mapping(struct rcvall_options *opts, const char *arg)
 	mapping->old = sides[0];
 	mapping->new = sides[1];
 	return true;
+}
+
+static void
+add_text(const char ***texts, size_t *n, const char *text)
+{
+	*texts = pgx_realloc(*texts, (*n + 1) * sizeof(**texts));
+	(*texts)[(*n)++] = text;
 }
 
 static bool
@@ -197,6 +206,12 @@ store_option(struct rcvall_options *opts, int opt, const char *arg)
 		case OPT_KEYSTORE:
 			opts->keystore = arg;
 			break;
+		case OPT_SSH:
+			opts->ssh = arg;
+			break;
+		case OPT_SSH_OPTION:
+			add_text(&opts->ssh_options, &opts->n_ssh_options, arg);
+			break;
 		case OPT_SLOT:
 			opts->slot = arg;
 			break;
@@ -207,8 +222,7 @@ store_option(struct rcvall_options *opts, int opt, const char *arg)
 			opts->auto_open = true;
 			break;
 		case OPT_SET:
-			opts->settings = pgx_realloc(opts->settings, (opts->n_settings + 1) * sizeof(*opts->settings));
-			opts->settings[opts->n_settings++] = arg;
+			add_text(&opts->settings, &opts->n_settings, arg);
 			break;
 		case OPT_PROGRESS:
 			opts->progress = true;
@@ -342,7 +356,8 @@ check_standby(const struct rcvall_options *opts)
 		const char *name;
 	}			own[] = {
 		{opts->from != NULL, "--from"}, {opts->primary_conninfo != NULL, "--primary-conninfo"},
-		{opts->keystore != NULL, "--keystore"}, {opts->slot != NULL, "--slot"},
+		{opts->keystore != NULL, "--keystore"}, {opts->ssh != NULL, "--ssh"},
+		{opts->n_ssh_options > 0, "--ssh-option"}, {opts->slot != NULL, "--slot"},
 		{opts->create_slot, "--create-slot"}, {opts->auto_open, "--auto-open"}, {opts->n_settings > 0, "--set"},
 	};
 
@@ -447,5 +462,6 @@ main(int argc, char **argv)
 	}
 	free(opts.mappings);
 	free(opts.settings);
+	free(opts.ssh_options);
 	return pgx_finish_output(rc);
 }

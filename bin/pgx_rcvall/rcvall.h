@@ -57,6 +57,9 @@ struct rcvall_options
 	const char *from;			/* connection string of the server to copy with pg_basebackup */
 	const char *primary_conninfo;	/* with -B: what the standby will follow */
 	const char *keystore;		/* FILE, DIR or HOST:DIR to copy the keystore from; NULL: over SQL */
+	const char *ssh;			/* program that reaches HOST; NULL: "ssh" */
+	const char **ssh_options;	/* arguments for it; allocated */
+	size_t		n_ssh_options;
 	const char *slot;
 	bool		create_slot;
 	bool		auto_open;

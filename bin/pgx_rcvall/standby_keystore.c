@@ -56,9 +56,17 @@ fetch_by_ssh(struct standby *s, const struct pgx_place *place)
 {
 	char	   *path = pgx_join(place->path, KEYSTORE_FILE_NAME);
 	char	   *quoted = pgx_shell_quote(path);
-	const char *const argv[] = {"ssh", "--", place->host, "base64", "--", quoted, NULL};
+	const struct rcvall_options *opts = s->opts;
+	const char *const command[] = {"--", place->host, "base64", "--", quoted, NULL};
+	const char **argv = pgx_alloc((1 + opts->n_ssh_options) * sizeof(*argv) + sizeof(command));
 	struct pgx_run run = {.argv = argv,.capture_out = true};
-	bool		ok = pgx_run_wait(&run);
+	bool		ok;
+
+	argv[0] = opts->ssh != NULL ? opts->ssh : "ssh";
+	for (size_t i = 0; i < opts->n_ssh_options; i++)
+		argv[1 + i] = opts->ssh_options[i];
+	memcpy(argv + 1 + opts->n_ssh_options, command, sizeof(command));
+	ok = pgx_run_wait(&run);
 
 	if (ok && (run.exit_code != 0 || !decode(s, run.out)))
 	{
@@ -66,6 +74,7 @@ fetch_by_ssh(struct standby *s, const struct pgx_place *place)
 		ok = false;
 	}
 	pgx_run_clear(&run);
+	free(argv);
 	free(quoted);
 	free(path);
 	return ok;

@@ -211,5 +211,8 @@ foreach my $what ('file', 'host')
 ($rc, $out, $err) = run_program([ 'pgx_rcvall', '--slot', 'x', '-D', $data ]);
 is($rc, 1, '--slot without --standby: exit code');
 like($err, qr/option --standby is necessary for option --slot/, '--slot without --standby: message');
+($rc, $out, $err) = run_program([ 'pgx_rcvall', '--ssh-option', '-p', '-D', $data ]);
+is($rc, 1, '--ssh-option without --standby: exit code');
+like($err, qr/option --standby is necessary for option --ssh-option/, '--ssh-option without --standby: message');
 
 done_testing();

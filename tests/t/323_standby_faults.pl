@@ -83,25 +83,24 @@ SKIP:
 	mkdir $dir, 0700;
 	my $sshd = start_sshd($dir);
 
-	# The real ssh; what a user has in ~/.ssh/config is in its arguments.
-	my ($ssh) = grep { -x } map { "$_/ssh" } split /:/, $ENV{PATH};
-	mkdir "$dir/bin", 0700;
-	write_file("$dir/bin/ssh", "#!/bin/sh\nexec '$ssh' " . join(' ', map { "'$_'" } ssh_options($sshd)) . ' "$@"' . "\n", 0700);
-	my %path = (PATH => "$dir/bin:$ENV{PATH}");
+	my @ssh = map { "--ssh-option=$_" } ssh_options($sshd);
 	my $keystore = "$sshd->{host}:" . keystore_dir($primary);
 
 	build_fails($plan, 'no such directory over there', 1, qr/could not fetch the keystore "\/nowhere\/keystore.ks" from host "\Q$sshd->{host}\E"/,
-		\%path, @from, @pass, '--keystore', "$sshd->{host}:/nowhere");
+		@from, @pass, @ssh, '--keystore', "$sshd->{host}:/nowhere");
 	mkdir "$dir/empty", 0700;
 	write_file("$dir/empty/keystore.ks", '');
-	build_fails($plan, 'an empty file over there', 1, qr/could not fetch the keystore/, \%path, @from, @pass, '--keystore', "$sshd->{host}:$dir/empty");
+	build_fails($plan, 'an empty file over there', 1, qr/could not fetch the keystore/, @from, @pass, @ssh, '--keystore', "$sshd->{host}:$dir/empty");
 	write_file("$dir/empty/keystore.ks", substr slurp_raw(keystore_file($primary)), 0, 300);
-	build_fails($plan, 'half a file over there', 1, qr/error: .*(corrupted|damaged|truncated)/, \%path, @from, @pass, '--keystore',
+	build_fails($plan, 'half a file over there', 1, qr/error: .*(corrupted|damaged|truncated)/, @from, @pass, @ssh, '--keystore',
 		"$sshd->{host}:$dir/empty");
-	build_fails($plan, 'a name for the shell over there', 1, qr/could not fetch the keystore/, \%path, @from, @pass, '--keystore',
+	build_fails($plan, 'a name for the shell over there', 1, qr/could not fetch the keystore/, @from, @pass, @ssh, '--keystore',
 		"$sshd->{host}:$dir/x;touch $dir/pwned;");
 	ok(!-e "$dir/pwned", 'and no shell ran it');
-	build_fails($plan, 'the wrong passphrase for it', 2, qr/passphrase/, \%path, @from, @slot, '--keystore', $keystore, '--passphrase-file',
+	build_fails($plan, 'another port', 1, qr/could not fetch the keystore/, @from, @pass, '--ssh-option=-p', '--ssh-option=1', @ssh,
+		'--keystore', $keystore);
+	build_fails($plan, 'no such program', 1, qr/could not run program "\/nowhere\/ssh"/, @from, @pass, '--ssh=/nowhere/ssh', '--keystore', $keystore);
+	build_fails($plan, 'the wrong passphrase for it', 2, qr/passphrase/, @from, @slot, @ssh, '--keystore', $keystore, '--passphrase-file',
 		write_file(work_dir() . '/bad', "not the passphrase\n"));
 
 	my $weird = "$dir/it's a `place` \$(x)";
@@ -110,7 +109,7 @@ SKIP:
 	foreach my $case ([ 'from the primary', $keystore, @from ], [ 'a directory with a name', "$sshd->{host}:$weird", @backup ])
 	{
 		my ($name, $place, @how) = @$case;
-		my ($rc, $out, $err) = build($plan, \%path, @how, @pass, '--keystore', $place);
+		my ($rc, $out, $err) = build($plan, @how, @pass, @ssh, '--keystore', $place);
 		is($rc, 0, "$name: built") or diag($err);
 		is_same_file(keystore_file($primary), "$plan->{keys}/keystore.ks", "$name: the same bytes");
 		streams($plan, $name);
