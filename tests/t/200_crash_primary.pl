@@ -99,7 +99,7 @@ foreach my $round (1 .. $rounds)
 	{
 		my $pid = kill_process($node, $type);
 		note("round $round: killed $type $pid");
-		$count{processes}++ if $pid;
+		$count{processes}++;
 	}
 	else
 	{

@@ -68,7 +68,7 @@ foreach my $round (1 .. $rounds)
 	{
 		my $pid = kill_process($standby, $type);
 		note("round $round: killed $type $pid");
-		$count{processes}++ if $pid;
+		$count{processes}++;
 
 		# Without the startup process the postmaster gives up; without another it restarts them all.
 		wait_ended($standby) if $type eq 'startup';

@@ -115,14 +115,17 @@ sub kill_server
 	return scalar @all;
 }
 
-# kill -9 of one process of a server; returns its id.
+# kill -9 of one process of a server; returns its id.  Of the clients' ones, one at work: there may be none just now.
 sub kill_process
 {
 	my ($node, $type) = @_;
-	my ($pid) = split /\n/, $node->safe_psql('postgres',
-		"SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid() "
-		  . "AND (backend_type <> 'client backend' OR state = 'active') ORDER BY random()");
-	return 0 if !$pid;
+	my $pid;
+	wait_until(sub {
+		($pid) = split /\n/, $node->safe_psql('postgres',
+			"SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' AND pid <> pg_backend_pid() "
+			  . "AND (backend_type <> 'client backend' OR state = 'active') ORDER BY random()");
+		$pid;
+	}) or die "no $type to kill";
 	kill 'KILL', $pid;
 	wait_gone($pid);
 	return $pid;

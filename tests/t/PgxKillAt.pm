@@ -36,7 +36,8 @@ sub kill_at
 		  "inject=$call:signal=KILL:when=$n"
 		  or die "could not execute strace: $!";
 	}
-	wait_until(sub { (slurp_raw("/proc/$pid/status") // '') =~ /^TracerPid:\s*[1-9]/m })
+	# It may have been killed before anybody could see that it was traced.
+	wait_until(sub { (slurp_raw("/proc/$pid/status") // return 1) =~ /^(TracerPid:\s*[1-9]|State:\s*[ZX])/m })
 	  or die "strace does not get at process $pid";
 	return { pid => $tracer, trace => $trace, call => $call, n => $n };
 }
