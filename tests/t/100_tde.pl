@@ -55,6 +55,10 @@ is( $node->safe_psql(
 	  . 'active_master_key integer, auto_open text, wal_encryption boolean',
 	'columns of pgx_keystore_status');
 is(status_of($node, '*'), keystore_dir($node) . '|closed|||||none|f', 'status before the first key');
+
+# Who watches processes by name finds them, though the server has executed itself again.
+is(slurp_raw("/proc/$_/comm"), "postgres\n", "the name of process $_")
+  foreach is_running($node), split /\n/, $node->safe_psql('postgres', 'SELECT pid FROM pg_stat_activity ORDER BY pid LIMIT 3');
 is( $node->safe_psql(
 		'postgres',
 		q{SELECT spcname, spcencalgo FROM pgx_tablespaces t JOIN pg_tablespace s ON s.oid = t.spctablespace

@@ -12,6 +12,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -162,6 +163,10 @@ pgx_load_io_layer(void)
 		execute_again(library);
 	}
 	unsetenv(GUARD_ENV);
+
+	/* Executed through /proc/self/exe it is "exe" to ps, top, pgrep and whoever watches processes by name. */
+	if (second_time && last_dir_separator(my_exec_path) != NULL)
+		(void) prctl(PR_SET_NAME, last_dir_separator(my_exec_path) + 1);
 	if (pgx_io->version != PGX_IO_API_VERSION)
 		ereport(FATAL,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
