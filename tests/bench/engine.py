@@ -348,11 +348,11 @@ def report(opt, names, results, server_version):
     with open(os.path.join(opt.out, "engine.md"), "w", encoding="utf-8") as out:
         write_table(out, opt, names, titles, results, server_version)
     with open(os.path.join(opt.out, "engine.dat"), "w", encoding="utf-8") as out:
-        print("workload\t" + "\t".join(names[1:]), file=out)
+        print("workload\t" + "\t".join(f"{name}\tleast\tmost" for name in names[1:]), file=out)
         for title, _unit in titles:
             base = results[(title, names[0])]
-            medians = (ratios(results[(title, name)], base, Run.rate)[0] for name in names[1:])
-            print(title + "\t" + "\t".join(f"{median:.3f}" for median in medians), file=out)
+            figures = (figure for name in names[1:] for figure in ratios(results[(title, name)], base, Run.rate))
+            print(title + "\t" + "\t".join(f"{figure:.3f}" for figure in figures), file=out)
     with open(os.path.join(opt.out, "engine.csv"), "w", encoding="utf-8", newline="") as out:
         writer = csv.writer(out)
         writer.writerow(["workload", "files", "round", "work", "seconds", "processor seconds"])
