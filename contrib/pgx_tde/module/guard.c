@@ -15,6 +15,7 @@
 
 #include "catalog/pg_tablespace_d.h"
 #include "common/relpath.h"
+#include "miscadmin.h"
 #include "storage/bufpage.h"
 #include "storage/fd.h"
 
@@ -133,6 +134,20 @@ has_key(Oid oid)
 }
 
 /*
+ * pg_upgrade copies or links the files of relations into another data directory, which does not have their keys; or
+ * plain ones into one where they are taken for encrypted.  Nobody would notice until they are read.
+ */
+static void
+refuse_upgrade(void)
+{
+	ereport(FATAL,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("pg_upgrade cannot be used with an encrypted data directory"),
+			 errdetail("It copies relation files to where their keys are not."),
+			 errhint("Decrypt it with pgx_encrypt --decrypt and encrypt the new one, or use pg_dump or logical replication.")));
+}
+
+/*
  * To be called when the keys of the key table have been published.  A server that is to recover from a backup is
  * not looked at: the table may have been copied before the tablespace was created, and WAL brings the key.
  */
@@ -142,6 +157,8 @@ pgx_check_tablespaces(void)
 	DIR		   *handle;
 	struct dirent *entry;
 
+	if (IsBinaryUpgrade && (has_key(GLOBALTABLESPACE_OID) || has_key(DEFAULTTABLESPACE_OID)))
+		refuse_upgrade();
 	if (access(BACKUP_LABEL, F_OK) == 0)
 		return;
 	/* Those of a cluster that is encrypted as a whole. */
@@ -154,6 +171,8 @@ pgx_check_tablespaces(void)
 	{
 		Oid			oid = (Oid) strtoul(entry->d_name, NULL, 10);
 
+		if (IsBinaryUpgrade && oid != InvalidOid && has_key(oid))
+			refuse_upgrade();
 		if (oid != InvalidOid && !has_key(oid) && tablespace_pages(entry->d_name) == PAGE_HIDDEN)
 			refuse_hidden(oid);
 	}
