@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "mirror_world.h"
+#include "mirror_fixture.h"
 
 /* ---- what the server does, and a fault in each call of it ------------------------------------ */
 

@@ -159,7 +159,7 @@ pgx_check_tablespaces(void)
 
 	if (IsBinaryUpgrade && (has_key(GLOBALTABLESPACE_OID) || has_key(DEFAULTTABLESPACE_OID)))
 		refuse_upgrade();
-	if (access(BACKUP_LABEL, F_OK) == 0)
+	if (access(BACKUP_LABEL, F_OK) == 0 && !IsBinaryUpgrade)
 		return;
 	/* Those of a cluster that is encrypted as a whole. */
 	if (!has_key(GLOBALTABLESPACE_OID) && database_pages("global") == PAGE_HIDDEN)

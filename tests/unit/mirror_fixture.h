@@ -1,5 +1,5 @@
 /*
- * mirror_world.h
+ * mirror_fixture.h
  *		What the tests of the second copy of WAL share: calls that fail on either copy, a memory of what was
  *		synced, and a server that counts what it is told.
  *
@@ -7,8 +7,8 @@
  * was done and still mirrors, what the mirror would hold after a power failure has to be what pg_wal
  * holds.  The layer is linked in, so open() and pwrite() are its own.
  */
-#ifndef MIRROR_WORLD_H
-#define MIRROR_WORLD_H
+#ifndef MIRROR_FIXTURE_H
+#define MIRROR_FIXTURE_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -88,4 +88,4 @@ extern int	commit_page(int fd, const char *name, uint64_t segment, int number);
 /* The segment's pages from first on, in a file opened with these flags besides. */
 extern int	commit_pages(const char *name, uint64_t segment, int first, int flags);
 
-#endif							/* MIRROR_WORLD_H */
+#endif							/* MIRROR_FIXTURE_H */

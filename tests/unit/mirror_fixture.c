@@ -1,5 +1,5 @@
 /*
- * mirror_world.c
+ * mirror_fixture.c
  *		Calls that fail, a memory of what was synced, and a server, for the tests of the second copy of WAL.
  */
 #include <config.h>
@@ -18,7 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "mirror_world.h"
+#include "mirror_fixture.h"
 
 #define MAX_FILES	32
 
